@@ -1,0 +1,165 @@
+// Package program runs one external program: postconf(1), postfix(1),
+// openssl(1), systemctl(1).
+//
+// It is the only place that starts processes, so the rules that keep a root
+// tool safe are here once. A program is named by an absolute path and is never
+// searched for; its arguments are a list and never meet a shell; it gets a
+// fixed environment and nothing of ours; its output is bounded; and it runs in
+// a process group of its own that ends, whole, when its time is over. Callers
+// get the output also when the program failed, because a Postfix command's
+// words on standard error are the diagnosis.
+package program
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// DefaultTimeout bounds a program whose Command names no time limit.
+const DefaultTimeout = 30 * time.Second
+
+// DefaultOutput is how many bytes of each output stream are kept.
+const DefaultOutput = 1 << 20
+
+// Environment is what every program is started with. LC_ALL keeps messages
+// parseable; PATH is for the programs that are shell scripts themselves, such
+// as postfix-script.
+var Environment = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=/"}
+
+// Command is one run of one program.
+type Command struct {
+	Path    string        // absolute
+	Args    []string      // without the program's name
+	Env     []string      // added to Environment, NAME=value
+	Dir     string        // working directory; "" is /
+	Stdin   io.Reader     // nil is an empty input
+	Timeout time.Duration // 0 is DefaultTimeout
+	Output  int           // bytes kept of each stream; 0 is DefaultOutput
+}
+
+// Result is what a program said. It is filled also when Run returns an error.
+type Result struct {
+	Stdout    []byte
+	Stderr    []byte
+	Status    int  // exit status; -1 if it did not exit by itself
+	Truncated bool // one of the streams was longer than Command.Output
+	Took      time.Duration
+}
+
+// Error says how a program failed: it could not be started, ended with a
+// status other than 0, or did not end in time.
+type Error struct {
+	Path    string
+	Args    []string
+	Status  int           // exit status; -1 if it did not exit by itself
+	Stderr  string        // its words, shortened
+	Timeout time.Duration // not 0: it was ended after this time
+	Err     error
+}
+
+func (e *Error) Error() string {
+	name := strings.Join(append([]string{filepath.Base(e.Path)}, e.Args...), " ")
+	switch {
+	case e.Timeout > 0:
+		return fmt.Sprintf("%s: no answer within %s", name, e.Timeout)
+	case e.Status < 0:
+		return fmt.Sprintf("%s: %v", name, e.Err)
+	case e.Stderr != "":
+		return fmt.Sprintf("%s: status %d: %s", name, e.Status, e.Stderr)
+	}
+	return fmt.Sprintf("%s: status %d", name, e.Status)
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Run runs c and waits for its end. The error, if any, is an *Error; the
+// context's own error is behind it when ctx ended first.
+func Run(ctx context.Context, c Command) (Result, error) {
+	if !filepath.IsAbs(c.Path) {
+		return Result{Status: -1}, &Error{Path: c.Path, Args: c.Args, Status: -1, Err: errors.New("not an absolute path")}
+	}
+	limit := c.Timeout
+	if limit <= 0 {
+		limit = DefaultTimeout
+	}
+	runCtx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	keep := c.Output
+	if keep <= 0 {
+		keep = DefaultOutput
+	}
+	stdout, stderr := &bounded{max: keep}, &bounded{max: keep}
+	cmd := command(runCtx, c, stdout, stderr)
+	start := time.Now()
+	err := cmd.Run()
+	res := Result{
+		Stdout: stdout.Bytes(), Stderr: stderr.Bytes(), Status: -1,
+		Truncated: stdout.cut || stderr.cut, Took: time.Since(start),
+	}
+	if cmd.ProcessState != nil {
+		res.Status = cmd.ProcessState.ExitCode()
+	}
+	if err == nil {
+		return res, nil
+	}
+	e := &Error{Path: c.Path, Args: c.Args, Status: res.Status, Stderr: brief(res.Stderr), Err: err}
+	switch {
+	case ctx.Err() != nil:
+		e.Err = ctx.Err()
+	case runCtx.Err() != nil:
+		e.Timeout = limit
+	}
+	return res, e
+}
+
+func command(ctx context.Context, c Command, stdout, stderr io.Writer) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, c.Path, c.Args...)
+	cmd.Env = append(append([]string{}, Environment...), c.Env...)
+	cmd.Dir = c.Dir
+	if cmd.Dir == "" {
+		cmd.Dir = "/"
+	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Stdin, stdout, stderr
+	// postfix(1) is a shell script with children: end them all, not the first.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	// A grandchild that keeps our pipe open must not keep us waiting.
+	cmd.WaitDelay = 2 * time.Second
+	return cmd
+}
+
+// brief is the end of what a program said, in one line: the last lines are
+// the ones that tell why.
+func brief(b []byte) string {
+	s := strings.TrimSpace(string(b))
+	const max = 600
+	if len(s) > max {
+		s = "..." + s[len(s)-max:]
+	}
+	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+}
+
+// bounded keeps the first max bytes and accepts, and drops, the rest, so that
+// a program that talks without end neither blocks nor fills our memory.
+type bounded struct {
+	bytes.Buffer
+	max int
+	cut bool
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if room := b.max - b.Len(); room < len(p) {
+		b.cut = true
+		b.Buffer.Write(p[:max(room, 0)])
+		return len(p), nil
+	}
+	return b.Buffer.Write(p)
+}

@@ -1,0 +1,3 @@
+module postcert
+
+go 1.26.0
