@@ -92,8 +92,10 @@ func issuer(c *x509.Certificate, at problem.At, now time.Time) problem.List {
 	case extension(c, oidKeyUsage) != nil && c.KeyUsage&x509.KeyUsageCertSign == 0:
 		found = append(found, problem.New("chain_not_ca", at, "the key usage of %q does not allow signing certificates", keypair.Name(c)))
 	}
-	if !netscapeAllows(c, 0x04) {
-		found = append(found, problem.New("purpose_eku", at, "the Netscape certificate type of %q is not that of an authority for TLS servers", keypair.Name(c)))
+	if !netscapeAllows(c, 0xff) {
+		// What it says decides for authorities without basic constraints only,
+		// which are refused above.
+		found = append(found, problem.New("purpose_eku", at, "the Netscape certificate type of %q is malformed", keypair.Name(c)))
 	}
 	return append(found, constraints(c, at)...)
 }
@@ -145,8 +147,8 @@ func extensions(c *x509.Certificate, at problem.At) problem.List {
 	return found
 }
 
-// netscapeAllows tells whether nsCertType, if present, has the bit: 0x40 for a
-// TLS server, 0x04 for its authority. crypto/x509 does not look at it.
+// netscapeAllows tells whether nsCertType, if present, has one of the bits: 0x40
+// is a TLS server. crypto/x509 does not look at it.
 func netscapeAllows(c *x509.Certificate, bit byte) bool {
 	value := extension(c, oidNetscape)
 	if value == nil {

@@ -96,11 +96,17 @@ var badChains = []Row{
 		c.IsCA, c.BasicConstraintsValid = false, false
 	}})},
 	{Name: "intermediate may not sign", Want: "chain_not_ca", Make: interRow(Authority{Mutate: func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign }})},
-	{Name: "intermediate with Netscape type server", Want: "purpose_eku", Make: interRow(Authority{Mutate: withExt(Ext("2.16.840.1.113730.1.1", false, 3, 2, 6, 0x40))})},
+	{Name: "intermediate with malformed Netscape type", Want: "purpose_eku", Make: interRow(Authority{Mutate: withExt(Ext("2.16.840.1.113730.1.1", false, 5, 0))})},
 	{Name: "intermediate with unknown critical extension", Want: "ext_critical", Make: interRow(Authority{Mutate: withExt(Ext("1.3.6.1.4.1.99999.1", true, 5, 0))})},
 	{Name: "path length exceeded", Want: "pathlen", Make: func(t testing.TB, h Hierarchy) Case {
 		top := h.Replace(t, Authority{Mutate: func(c *x509.Certificate) { c.MaxPathLenZero = true }})
 		return caseOf(top.Intermediate(t, Authority{Name: "One Too Many"}).Leaf(t, Leaf{}))
+	}},
+	{Name: "path length exceeded above the anchor", Want: "pathlen", Make: func(t testing.TB, h Hierarchy) Case {
+		p, _, young := longChain(t, h, Authority{Mutate: func(c *x509.Certificate) { c.MaxPathLenZero = true }})
+		c := caseOf(p)
+		c.Anchors = []*x509.Certificate{young.Cert}
+		return c
 	}},
 	{Name: "name constraint violated", Want: "name_constraint", Make: interRow(Authority{Mutate: func(c *x509.Certificate) {
 		c.PermittedDNSDomains = []string{"example.net"}

@@ -104,6 +104,7 @@ var goodChains = []Row{
 	{Name: "EKU server and client", Make: leafRow(Leaf{EKU: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}})},
 	{Name: "key usage absent", Make: mutated(func(c *x509.Certificate) { c.KeyUsage = 0 })},
 	{Name: "intermediate for servers only", Make: interRow(Authority{Mutate: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }})},
+	{Name: "intermediate with Netscape type", Make: interRow(Authority{Mutate: withExt(Ext("2.16.840.1.113730.1.1", false, 3, 2, 6, 0x40))})},
 	{Name: "name constraint kept", Make: interRow(Authority{Mutate: func(c *x509.Certificate) {
 		c.PermittedDNSDomains, c.PermittedDNSDomainsCritical = []string{"example.org"}, true
 	}})},

@@ -16,11 +16,14 @@ type Hierarchy struct {
 }
 
 // NewHierarchy makes a hierarchy whose presented chain has this many
-// certificates, the leaf among them: at least 2. kind is of [NewKey].
+// certificates, the leaf among them: at least 2. kind is of [NewKey]. What the
+// same t makes later has other keys.
 func NewHierarchy(t testing.TB, kind string, certs int) Hierarchy {
 	t.Helper()
 	h := Hierarchy{Root: NewCA(t, Authority{Key: kind})}
-	return h.below(t, h.Root, certs-1, "")
+	h = h.below(t, h.Root, certs-1, "")
+	hold(t)
+	return h
 }
 
 // below fills the hierarchy with n intermediates under top.
