@@ -1,6 +1,7 @@
 package verify_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -62,12 +63,14 @@ var consequences = map[string][]string{
 func TestRows(t *testing.T) {
 	for _, kind := range []string{"ecdsa", "rsa"} {
 		for length := 2; length <= 4; length++ {
-			h := certtest.NewHierarchy(t, kind, length)
-			h.Round = length
-			for _, r := range certtest.ChainRows {
-				_, found := judge(h, r.Make(t, h))
-				checkRow(t, r, found)
-			}
+			t.Run(fmt.Sprintf("%s, %d certificates", kind, length), func(t *testing.T) {
+				h := certtest.NewHierarchy(t, kind, length)
+				h.Round = length
+				for _, r := range certtest.ChainRows {
+					_, found := judge(h, r.Make(t, h))
+					checkRow(t, r, found)
+				}
+			})
 		}
 	}
 }
