@@ -17,14 +17,17 @@ const PoolSize = 20
 
 var pool [PoolSize]func() *rsa.PrivateKey
 
-// drawn counts, per test, how many RSA keys it has taken from the pool.
+// drawn counts, per test, how many RSA keys it has taken from the pool, and how
+// many of the first ones are held back.
 var drawn struct {
 	sync.Mutex
-	by map[testing.TB]int
+	by map[testing.TB]*draws
 }
 
+type draws struct{ n, held int }
+
 func init() {
-	drawn.by = map[testing.TB]int{}
+	drawn.by = map[testing.TB]*draws{}
 	for i := range pool {
 		pool[i] = sync.OnceValue(func() *rsa.PrivateKey { return mustRSA(2048) })
 	}
@@ -74,16 +77,36 @@ var sizes = map[string]func() *rsa.PrivateKey{
 func draw(t testing.TB) int {
 	drawn.Lock()
 	defer drawn.Unlock()
-	n, seen := drawn.by[t]
-	if !seen {
+	d := drawsOf(t)
+	d.n++
+	if d.n <= PoolSize {
+		return d.n - 1
+	}
+	return d.held + (d.n-1)%(PoolSize-d.held)
+}
+
+// hold keeps the RSA keys that t has drawn so far from being drawn again: a test
+// that makes many leaves under one hierarchy draws in a circle, and would else
+// meet its own authorities' keys. At least half the pool stays in the circle.
+func hold(t testing.TB) {
+	drawn.Lock()
+	defer drawn.Unlock()
+	d := drawsOf(t)
+	d.held = min(d.n, PoolSize/2)
+}
+
+func drawsOf(t testing.TB) *draws {
+	d := drawn.by[t]
+	if d == nil {
+		d = &draws{}
+		drawn.by[t] = d
 		t.Cleanup(func() {
 			drawn.Lock()
 			defer drawn.Unlock()
 			delete(drawn.by, t)
 		})
 	}
-	drawn.by[t] = n + 1
-	return n % PoolSize
+	return d
 }
 
 func mustECDSA(c elliptic.Curve) *ecdsa.PrivateKey {

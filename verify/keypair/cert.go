@@ -26,6 +26,9 @@ func parseCertificate(b block) (located, error) {
 		if strings.Contains(err.Error(), "elliptic curve") {
 			return invalid("key_format", "has a key on a curve that TLS does not use")
 		}
+		if strings.Contains(err.Error(), "dNSName") {
+			return invalid("name_illegal", "has a subjectAltName that is not ASCII")
+		}
 		return invalid("der_invalid", "is malformed: "+strings.TrimPrefix(err.Error(), "x509: "))
 	}
 	switch names := len(c.DNSNames) + len(c.EmailAddresses) + len(c.IPAddresses) + len(c.URIs); {
@@ -69,10 +72,10 @@ func utcDates(c *x509.Certificate) bool {
 	return true
 }
 
-// selfSigned tells whether c is a root: its own issuer, by name and signature
+// SelfSigned tells whether c is a root: its own issuer, by name and signature
 // or, where Go no longer checks such a signature (SHA-1, MD5), by name and key
 // identifier.
-func selfSigned(c *x509.Certificate) bool {
+func SelfSigned(c *x509.Certificate) bool {
 	if string(c.RawSubject) != string(c.RawIssuer) {
 		return false
 	}
@@ -86,7 +89,7 @@ func selfSigned(c *x509.Certificate) bool {
 // dropRoot takes a self-signed root off the end of a chain that it issued.
 func dropRoot(certs []located) (kept []located, root *located) {
 	n := len(certs) - 1
-	if n < 1 || !selfSigned(certs[n].Certificate) {
+	if n < 1 || !SelfSigned(certs[n].Certificate) {
 		return certs, nil
 	}
 	below, top := certs[n-1], certs[n]
