@@ -74,6 +74,24 @@ func TestHandshakePresentsWhatTheServerHas(t *testing.T) {
 	}
 }
 
+// Both networks of an address family, and the family that an address is not of.
+func TestNetworks(t *testing.T) {
+	ec := pair("mail.example.com", ecKey())
+	for _, tt := range []struct{ network, address, other string }{
+		{"tcp4", "127.0.0.1:0", "tcp6"}, {"tcp6", "[::1]:0", "tcp4"},
+	} {
+		srv := smtptest.StartOn(t, tt.network, tt.address, smtptest.Script{}, ec)
+		e := at(srv)
+		if r := Handshake(t.Context(), e); r.Reason != OK {
+			t.Errorf("%s: got %s (%s)", tt.network, r.Reason, r.Detail)
+		}
+		e.Network = tt.other
+		if r := Handshake(t.Context(), e); r.Reason != Refused || r.Phase != Connecting {
+			t.Errorf("%s by %s: got %s (%s), want refused", tt.network, tt.other, r.Reason, r.Detail)
+		}
+	}
+}
+
 func TestSwappedCertificateIsSeen(t *testing.T) {
 	before, after := pair("mail.example.com", ecKey()), pair("mail.example.com", ecKey())
 	srv := smtptest.Start(t, smtptest.Script{}, before)
