@@ -21,7 +21,7 @@ type group struct {
 }
 
 // reserved are the names of the private Postfix's own services.
-var reserved = []string{"tlsmgr", "proxymap", "postlog"}
+var reserved = []string{"tlsmgr", "proxymap", "rewrite", "postlog"}
 
 // tagPrefix begins the syslog_name of the candidate's services.
 const tagPrefix = "rehearsal/"

@@ -54,7 +54,7 @@ type Candidate struct {
 
 	// Expect, if set, is asked instead of Service.Want, for services with more
 	// than one certificate.
-	Expect func(service Service, sni, keyType string) [][]byte
+	Expect func(service Service, sni, keyType string) [][]byte `json:"-"`
 }
 
 // Stage is where rehearsals take place. It needs root.
