@@ -227,7 +227,7 @@ func FuzzMainCF(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, name, value string) {
 		if !keeps(name) || strings.ContainsAny(name, "=\n\r \x00") {
-			t.Skip()
+			return
 		}
 		c := Candidate{Parameters: map[string]string{name: value, "myhostname": value}}
 		data, err := mainCF(c, "/run/x")
