@@ -60,8 +60,12 @@ func viaOpenSSL(ctx context.Context, e Endpoint, r Result) Result {
 	if deadline, ok := ctx.Deadline(); ok {
 		limit = time.Until(deadline)
 	}
+	args := sclientArgs(e)
+	if e.Transcript != nil {
+		fmt.Fprintf(e.Transcript, "* openssl %s\n", printable(strings.Join(args, " ")))
+	}
 	res, err := program.Run(ctx, program.Command{
-		Path: e.OpenSSL, Args: sclientArgs(e), Timeout: max(limit, time.Millisecond),
+		Path: e.OpenSSL, Args: args, Timeout: max(limit, time.Millisecond),
 		// s_client sends its input through TLS: so it leaves with QUIT, too.
 		Stdin: strings.NewReader(goodbye(e.Protocol)),
 	})

@@ -165,7 +165,7 @@ type Result struct {
 	Raw      [][]byte            // DER as presented; also after a handshake that failed later
 	Protocol uint16              // crypto/tls.VersionTLS12, ...; 0 if unknown
 	Cipher   uint16              // crypto/tls.TLS_..., the IANA number; 0 if unknown
-	Took     time.Duration       // until the answer was known; without the goodbye
+	Took     time.Duration       // until the answer was known; a goodbye inside TLS is not counted
 
 	alert uint8 // the alert the server sent, if HandshakeFailed is about one
 }

@@ -38,7 +38,7 @@ func TestHandshakePresentsWhatTheServerHas(t *testing.T) {
 		{name: "PROXY header, implicit", script: smtptest.Script{WantProxy: true, Implicit: true}, change: func(e *Endpoint) { e.ProxyProtocol = true }, want: ec},
 		{name: "greeting of many lines", script: smtptest.Script{Greeting: "220-a\n220-b\n220-c\n220 d"}, want: ec},
 		{name: "lower-case keyword, line feeds", script: smtptest.Script{Hello: "250-x\n250 starttls"}, want: ec},
-		{name: "TLS 1.0 and RC4 only", script: smtptest.Script{TLS: &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10}}, want: ec},
+		{name: "TLS 1.0 only", script: smtptest.Script{TLS: &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10}}, want: ec},
 		{name: "TLS 1.2 only", script: smtptest.Script{TLS: &tls.Config{MaxVersion: tls.VersionTLS12}}, want: ec},
 		{name: "TLS 1.3 only", script: smtptest.Script{TLS: &tls.Config{MinVersion: tls.VersionTLS13}}, want: ec},
 	} {
@@ -71,6 +71,24 @@ func TestHandshakePresentsWhatTheServerHas(t *testing.T) {
 				t.Errorf("the server saw %+v", got)
 			}
 		})
+	}
+}
+
+// Both networks of an address family, and the family that an address is not of.
+func TestNetworks(t *testing.T) {
+	ec := pair("mail.example.com", ecKey())
+	for _, tt := range []struct{ network, address, other string }{
+		{"tcp4", "127.0.0.1:0", "tcp6"}, {"tcp6", "[::1]:0", "tcp4"},
+	} {
+		srv := smtptest.StartOn(t, tt.network, tt.address, smtptest.Script{}, ec)
+		e := at(srv)
+		if r := Handshake(t.Context(), e); r.Reason != OK {
+			t.Errorf("%s: got %s (%s)", tt.network, r.Reason, r.Detail)
+		}
+		e.Network = tt.other
+		if r := Handshake(t.Context(), e); r.Reason != Refused || r.Phase != Connecting {
+			t.Errorf("%s by %s: got %s (%s), want refused", tt.network, tt.other, r.Reason, r.Detail)
+		}
 	}
 }
 
@@ -145,7 +163,7 @@ func TestReasons(t *testing.T) {
 		{"alert 80", fault(smtptest.Handshake, smtptest.Alert(80)), HandshakeFailed, Handshaking, Contradicted, "alert internal_error", false},
 		{"alert 112", fault(smtptest.Handshake, smtptest.Alert(112)), HandshakeFailed, Handshaking, Contradicted, "alert unrecognized_name", false},
 		{"alert unknown", fault(smtptest.Handshake, smtptest.Alert(201)), HandshakeFailed, Handshaking, Contradicted, "alert 201", false},
-		{"noise in the handshake", fault(smtptest.Handshake, smtptest.SayAndWait(strings.Repeat("\x01", 64))), ProtocolError, Handshaking, Contradicted, "", false},
+		{"noise in the handshake", fault(smtptest.Handshake, smtptest.Answer(strings.Repeat("\x01", 64))), ProtocolError, Handshaking, Contradicted, "", false},
 		{"implicit, closed", implicit(fault(smtptest.Handshake, smtptest.Close)), Closed, Handshaking, Contradicted, "", false},
 		{"implicit, greets in plain text", implicit(fault(smtptest.Handshake, smtptest.SayAndWait("220 mail ESMTP\r\n"))), ProtocolError, Handshaking, Contradicted, "220 mail", false},
 		{"implicit, 421 in plain text", implicit(fault(smtptest.Handshake, smtptest.SayAndWait("421 4.3.0 x Server local error\r\n"))), ShuttingDown, Handshaking, NotVerified, "local error", false},

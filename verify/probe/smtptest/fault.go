@@ -17,7 +17,7 @@ func Close(net.Conn, <-chan struct{}) {}
 
 // Reset ends the connection with a TCP reset.
 func Reset(c net.Conn, _ <-chan struct{}) {
-	if t, ok := c.(*net.TCPConn); ok {
+	if t, ok := c.(interface{ SetLinger(int) error }); ok {
 		_ = t.SetLinger(0)
 	}
 }
@@ -69,15 +69,42 @@ func Endless(text string) Fault {
 	}
 }
 
-// Alert reads the client's first flight and answers with a fatal TLS alert of
-// this number.
-func Alert(code byte) Fault {
+// Answer reads the client's first TLS record, sends text and nothing more.
+func Answer(text string) Fault {
 	return func(c net.Conn, _ <-chan struct{}) {
 		head := make([]byte, 5)
 		if _, err := io.ReadFull(c, head); err != nil {
 			return
 		}
 		_, _ = io.CopyN(io.Discard, c, int64(head[3])<<8|int64(head[4]))
-		_, _ = c.Write([]byte{21, 3, 3, 0, 2, 2, code})
+		_, _ = io.WriteString(c, text)
+		drain(c)
+	}
+}
+
+// Alert answers the client's first TLS record with a fatal alert of this
+// number.
+func Alert(code byte) Fault {
+	return Answer(string([]byte{21, 3, 3, 0, 2, 2, code}))
+}
+
+// Relay connects to another server and passes everything on, both ways. At the
+// point Handshake it lets that server do the TLS, so that a program which knows
+// no SMTP can be asked by STARTTLS.
+func Relay(network, address string) Fault {
+	return func(c net.Conn, stop <-chan struct{}) {
+		up, err := net.Dial(network, address)
+		if err != nil {
+			return
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_, _ = io.Copy(up, c)
+			_ = up.Close()
+		}()
+		_, _ = io.Copy(c, up)
+		_, _ = c.Close(), up.Close()
+		<-done
 	}
 }

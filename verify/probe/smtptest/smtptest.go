@@ -206,5 +206,8 @@ func tlsConfig(s Script, certs []tls.Certificate) *tls.Config {
 	if len(certs) > 0 {
 		cfg.Certificates = certs
 	}
+	// One key for all sessions of a server: a client that wants to resume can,
+	// and the Session shows it.
+	cfg.SetSessionTicketKeys([][32]byte{{1}})
 	return cfg
 }

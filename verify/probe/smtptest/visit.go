@@ -132,7 +132,7 @@ func (v *visit) listenEarly() {
 
 func (v *visit) startTLS() bool {
 	if f := v.script.Faults[Handshake]; f != nil {
-		f(v.raw, v.server.stop)
+		f(&buffered{Conn: v.raw, in: v.in}, v.server.stop)
 		return false
 	}
 	// The reader may hold the first bytes of a client that did not wait.
