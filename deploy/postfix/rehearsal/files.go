@@ -33,7 +33,9 @@ func mainCF(c Candidate, dir string) ([]byte, error) {
 		set(s.name, s.value)
 	}
 	set("queue_directory", dir+"/"+queueName)
+	// Two: with smtpd_tls_wrappermode it waits for the handshake first.
 	set("smtpd_timeout", fmt.Sprintf("%ds", smtpdTimeout))
+	set("smtpd_starttls_timeout", fmt.Sprintf("%ds", smtpdTimeout))
 	set("syslog_name", "rehearsal")
 	// The log goes to the socket of the postlog service, which is ours. The
 	// file is never written as long as we live.
@@ -58,6 +60,9 @@ func masterCF(groups []group) []byte {
 	}
 	entry("tlsmgr", 1, "tlsmgr", nil)
 	entry("proxymap", 0, "proxymap", nil)
+	// smtpd(8) parses the address of MAIL FROM by it before it rejects. Nobody
+	// sends one, but who does should not wait.
+	entry("rewrite", 1, "trivial-rewrite", nil)
 	for i, g := range groups {
 		override := maps.Clone(g.override)
 		override["syslog_name"] = g.tag

@@ -3,6 +3,7 @@ package rehearsal
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -56,20 +57,13 @@ func TestUnfriendlyHosts(t *testing.T) {
 			Master: []string{"2525 inet n - n - - smtpd", "  -o smtpd_tls_cert_file=$mua_cert", "  -o smtpd_tls_key_file=$smtpd_tls_cert_file",
 				"  -o { smtpd_tls_exclude_ciphers = aNULL, MD5 }"},
 		}, ids: []string{"2525/inet"}, adapt: func(_ *testing.T, p production, c *Candidate) {
-			s := &c.Services[0]
-			if got := s.Parameters["smtpd_tls_cert_file"]; got != "/nowhere.pem" {
-				panic(got)
-			}
-			s.Parameters["smtpd_tls_key_file"] = s.Parameters["smtpd_tls_cert_file"]
 			c.Substitute["/nowhere.pem"] = c.Substitute[p.live.path]
 		}},
-		{name: "a relative path", adapt: func(t *testing.T, p production, c *Candidate) {
-			next := c.Substitute[p.live.path]
-			data, err := os.ReadFile(next)
+		{name: "a relative path", options: postfixtest.Options{Main: []string{"smtpd_tls_cert_file = rel.pem"}}, adapt: func(t *testing.T, p production, c *Candidate) {
+			data, err := os.ReadFile(c.Substitute[p.live.path])
 			if err := errors.Join(err, os.WriteFile(p.QueueDir+"/rel.pem", data, 0o600)); err != nil {
 				t.Fatal(err)
 			}
-			c.Parameters["smtpd_tls_cert_file"], c.Parameters["smtpd_tls_key_file"] = "rel.pem", "rel.pem"
 		}},
 	}
 	for _, tt := range tests {
@@ -127,11 +121,13 @@ func TestPostscreen(t *testing.T) {
 	t.Logf("took %s", report.Took)
 
 	// What only tlsproxy reads.
+	first := c.Services[0].Parameters
 	for _, bad := range []map[string]string{
 		{"tlsproxy_tls_cert_file": "/nowhere.pem", "tlsproxy_tls_key_file": "/nowhere.pem"},
 		{"tlsproxy_tls_chain_files": "/nowhere.pem"},
 	} {
-		c.Services[0].Parameters = bad
+		c.Services[0].Parameters = maps.Clone(first)
+		maps.Copy(c.Services[0].Parameters, bad)
 		_, err = newStage(t).Rehearse(context.Background(), c)
 		refused, ok := errors.AsType[*RefusedError](err)
 		if !ok || len(refused.Served) != 3 || !strings.Contains(err.Error(), "/nowhere.pem") {

@@ -86,8 +86,8 @@ var inert = []setting{
 	{"virtual_mailbox_domains", ""},
 	{"local_header_rewrite_clients", ""},
 
-	// No mail. Without delay MAIL FROM is rejected, before smtpd asks
-	// services that do not run. Nothing is mailed to postmaster about it.
+	// No mail: MAIL FROM is rejected, and nothing is mailed to postmaster
+	// about it. There is no cleanup(8) either that could take a message.
 	{"smtpd_delay_reject", "no"},
 	{"smtpd_sender_restrictions", "reject"},
 	{"smtpd_relay_restrictions", "reject"},

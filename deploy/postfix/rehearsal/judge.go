@@ -17,8 +17,11 @@ func (s Served) open() bool {
 // not serve what it should.
 func explained(served []Served, log []line) bool {
 	return !slices.ContainsFunc(served, func(s Served) bool {
-		return s.open() && s.Reason != probe.OtherLeaf && s.Reason != probe.OtherChain &&
-			len(blamed(about(log, s.tag))) == 0
+		switch s.Reason {
+		case probe.OtherLeaf, probe.OtherChain, probe.NotOffered:
+			return false // Postfix finds nothing wrong with that
+		}
+		return s.open() && len(blamed(about(log, s.tag))) == 0
 	})
 }
 

@@ -21,7 +21,7 @@ type group struct {
 }
 
 // reserved are the names of the private Postfix's own services.
-var reserved = []string{"tlsmgr", "proxymap", "postlog"}
+var reserved = []string{"tlsmgr", "proxymap", "rewrite", "postlog"}
 
 // tagPrefix begins the syslog_name of the candidate's services.
 const tagPrefix = "rehearsal/"
@@ -200,8 +200,12 @@ func socketName(id string) string {
 // unused is name, or name with a number if another service has it.
 func unused(groups []group, name string) string {
 	taken := func(s string) bool {
-		return slices.Contains(reserved, s) || strings.HasPrefix(s, proxyPrefix) ||
+		return slices.Contains(reserved, s) ||
 			slices.ContainsFunc(groups, func(g group) bool { return g.socket == s || tagName(g.socket) == tagName(s) })
+	}
+	// A name of ours is told by its beginning.
+	if strings.HasPrefix(name, proxyPrefix) {
+		name = "+" + name
 	}
 	free := name
 	for i := 2; taken(free); i++ {

@@ -49,12 +49,14 @@ type Candidate struct {
 
 	// Substitute has for a path that production will read the file that has
 	// its future content now. A path is replaced where it stands as a whole
-	// in a value: alone, in a list, or after the type of a lookup table.
+	// in a value: alone, in a list, or after the type of a lookup table. A text
+	// table (texthash:) should not look younger than 2 s: until it is that old,
+	// each daemon that opens it waits.
 	Substitute map[string]string
 
 	// Expect, if set, is asked instead of Service.Want, for services with more
 	// than one certificate.
-	Expect func(service Service, sni, keyType string) [][]byte
+	Expect func(service Service, sni, keyType string) [][]byte `json:"-"`
 }
 
 // Stage is where rehearsals take place. It needs root.
