@@ -163,7 +163,7 @@ export PATH
 stage 'what the tests need' install_needs
 stage 'gofmt -l' formatted
 stage 'go vet' go vet "$@"
-stage 'go build (static)' env CGO_ENABLED=0 go build -buildvcs=false "$@"
+stage 'go build (static)' env CGO_ENABLED=0 go build -buildvcs=false -o /dev/null "$@"
 stage 'staticcheck' go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 "$@"
 [ "$form" != -long ] || stage 'fuzz' fuzz "$@"
 

@@ -26,7 +26,7 @@ var top = []string{"cmd", "acme", "deploy", "verify", "contrib", "testdata", "go
 var leaves = []string{"verify/problem", "verify/keypair", "deploy/postfix/cf", "deploy/program", "deploy/atomicfile", "deploy/lock"}
 
 // testHelp is imported by tests and by other test help only.
-var testHelp = []string{"verify/certtest", "verify/probe/smtptest", "acme/acmetest", "deploy/postfix/postfixtest"}
+var testHelp = []string{"verify/certtest", "verify/probe/smtptest", "acme/acmetest", "deploy/postfix/postfixtest", "deploy/atomicfile/crashfs"}
 
 // room is what one package may import of ours, beside the leaves and what is
 // below its own internal folder.

@@ -78,7 +78,12 @@ func TestSummarize(t *testing.T) {
 
 func TestCutOff(t *testing.T) {
 	const begin = `{"Action":"start","Package":"m"}` + "\n" + `{"Action":"run","Package":"m","Test":"TestA"}` + "\n"
-	for name, in := range map[string]string{"nothing": "", "no end": begin, "not a result": "go: downloading x\n"} {
+	const whole = `{"Action":"start","Package":"n"}` + "\n" + `{"Action":"pass","Package":"n"}` + "\n"
+	var out strings.Builder
+	if !summarize(strings.NewReader(whole), &out, false) {
+		t.Errorf("a whole package is refused:\n%s", &out)
+	}
+	for name, in := range map[string]string{"nothing": "", "no end": whole + begin, "not a result": "go: downloading x\n"} {
 		var out strings.Builder
 		if summarize(strings.NewReader(in), &out, false) {
 			t.Errorf("%s: all is well?\n%s", name, &out)

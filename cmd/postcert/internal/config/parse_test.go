@@ -99,6 +99,7 @@ func TestParseRefusesValues(t *testing.T) {
 	}{
 		{"certificate without a name", cert("domains: [a.example.com], challenge: {type: http-01}"), "certificates[0].name: is missing"},
 		{"certificate name is a path", cert("name: ../x, domains: [a.example.com], challenge: {type: http-01}"), `"../x" is not a name`},
+		{"certificate name with a leading underscore", cert("name: _a, domains: [a.example.com], challenge: {type: http-01}"), `"_a" is not a name`},
 		{"certificate name of the second key", cert(`name: a+rsa, domains: [a.example.com], challenge: {type: http-01}`), `"a+rsa" is not a name`},
 		{"certificate twice", "certificates:\n- &c {name: m, domains: [m.example.com], challenge: {type: http-01}}\n- *c\n", "certificates[1].name: \"m\" is there twice"},
 		{"no domains", cert("name: a, challenge: {type: http-01}"), "certificates[0].domains: is missing"},

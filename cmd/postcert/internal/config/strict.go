@@ -189,10 +189,6 @@ func (r *reader) scalar(node *yaml.Node, t reflect.Type, path string) {
 	}
 	switch {
 	case t == durationType:
-		if tag == "!!int" || tag == "!!float" {
-			r.typeError(node, path, "a time with its unit, such as 60s or 5m")
-			return
-		}
 		if d, err := parseDuration(node.Value); tag != "!!str" || err != nil || d < 0 {
 			r.typeError(node, path, "a time with its unit, such as 60s or 5m")
 		}

@@ -15,7 +15,8 @@ import (
 // The check functions say what is wrong with a word, in words; "" is right.
 
 // checkName judges the name of a certificate, which becomes a file name and a
-// directory name: lower case, no separator, no leading dot. `+` is reserved for
+// directory name: every name accepted here must be one for deploy/generation too.
+// Lower case, no separator, no leading dot; `+` is reserved for
 // the second key type (NAME+rsa).
 func checkName(name string) string {
 	if !nameForm.MatchString(name) || strings.Contains(name, "..") {
@@ -24,7 +25,7 @@ func checkName(name string) string {
 	return ""
 }
 
-var nameForm = regexp.MustCompile(`^[a-z0-9_][a-z0-9._-]{0,199}$`)
+var nameForm = regexp.MustCompile(`^(_wildcard\.)?[a-z0-9][a-z0-9._-]{0,180}$`)
 
 // checkDomain judges a DNS name as it stands in a certificate (RFC 5280 section
 // 4.2.1.6): letters, digits and hyphens, as A-labels, perhaps with a wildcard as
