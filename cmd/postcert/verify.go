@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/x509"
 	"fmt"
 	"strings"
 	"time"
@@ -10,7 +13,6 @@ import (
 
 	"postcert/verify"
 	"postcert/verify/keypair"
-	"postcert/verify/problem"
 )
 
 func (a *app) verifyCommand() *cobra.Command {
@@ -62,8 +64,19 @@ func (a *app) verify(ctx context.Context, f *pairFlags, args []string, res *resu
 func (a *app) showCertificate(p keypair.Pair) {
 	leaf := p.Leaf()
 	a.text.printf("  certificate  %s\n", a.text.paint(bold, strings.Join(leaf.DNSNames, ", ")))
-	a.text.printf("               %s, issued by %s\n", p.KeyDescription(), issuerName(leaf))
+	a.text.printf("               %s, issued by %s\n", keyWords(leaf), issuerName(leaf))
 	a.text.printf("               %s\n", a.text.paint(faint, "sha256 "+p.Fingerprint()[:16]+"…, "+lifetime(leaf.NotBefore, leaf.NotAfter, time.Now())))
+}
+
+// keyWords is a key's algorithm and size.
+func keyWords(c *x509.Certificate) string {
+	switch k := c.PublicKey.(type) {
+	case *rsa.PublicKey:
+		return fmt.Sprintf("RSA %d", k.N.BitLen())
+	case *ecdsa.PublicKey:
+		return "ECDSA " + k.Curve.Params().Name
+	}
+	return c.PublicKeyAlgorithm.String()
 }
 
 // lifetime says how long something is still valid.
@@ -90,5 +103,3 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 		return nil
 	}
 }
-
-var _ = problem.At{}

@@ -63,13 +63,20 @@ type Update struct {
 // Store is the directory of the records.
 type Store struct{ Dir string }
 
-func (s Store) path(instance, name string) string {
-	return filepath.Join(s.Dir, generation.InstanceKey(instance), generation.FileName(name)+".json")
+func (s Store) path(instance, name string) (string, error) {
+	key, err := generation.InstanceKey(instance)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(s.Dir, key, generation.FileName(name)+".json"), generation.ValidName(name)
 }
 
 // Read returns the record of a certificate, or nil if there is none.
 func (s Store) Read(instance, name string) (*Record, error) {
-	path := s.path(instance, name)
+	path, err := s.path(instance, name)
+	if err != nil {
+		return nil, err
+	}
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -98,7 +105,10 @@ func (s Store) Record(u Update) error {
 	if err != nil {
 		return err
 	}
-	path := s.path(u.Instance, u.Name)
+	path, err := s.path(u.Instance, u.Name)
+	if err != nil {
+		return err
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
