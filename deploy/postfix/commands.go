@@ -1,0 +1,137 @@
+package postfix
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"postcert/deploy/program"
+)
+
+// ErrNotRunning says that there is no master to reload. Nothing was done; a
+// configuration that was changed will be read when Postfix is started.
+var ErrNotRunning = errors.New("postfix: the mail system is not running")
+
+// ErrMasterGone says that the master which ran before a reload does not run
+// any more. The caller undoes its change and calls Restart.
+var ErrMasterGone = errors.New("postfix: master ended at the reload")
+
+// ErrNotVisible says that a master runs, but not where we can see or signal
+// it: postcert must run in Postfix's container.
+var ErrNotVisible = errors.New("postfix: master runs in another container or namespace")
+
+// CommandError is a Postfix command that failed, with what it logged: most
+// commands say nothing on standard error if that is not a terminal.
+type CommandError struct {
+	Err error
+	Log []string // lines of this instance's log since the command began
+}
+
+func (e *CommandError) Error() string {
+	if len(e.Log) == 0 {
+		return e.Err.Error()
+	}
+	return e.Err.Error() + ": " + strings.Join(e.Log, "; ")
+}
+
+func (e *CommandError) Unwrap() error { return e.Err }
+
+const (
+	// checkTime bounds postfix check: it looks at every file of the queue.
+	checkTime = 60 * time.Second
+	// reloadTime bounds postfix reload, which looks at the active queue.
+	reloadTime = 60 * time.Second
+	// startTime bounds postfix start and systemctl restart: both check first.
+	startTime = 3 * time.Minute
+)
+
+// Check runs "postfix check" on the instance as it is and returns its
+// warnings. The error is a *CommandError if it failed, or says that it did not
+// end within 60 s. It is not read-only: it creates missing queue directories,
+// and Debian's copies files into the chroot.
+func (i Instance) Check(ctx context.Context) (warnings []string, err error) {
+	return i.script(ctx, checkTime, "check")
+}
+
+// Status runs "postfix status": nil if this instance's mail system runs, else
+// a *CommandError. Master tells more.
+func (i Instance) Status(ctx context.Context) error {
+	_, err := i.script(ctx, reloadTime, "status")
+	return err
+}
+
+// script runs postfix -c DIR command and returns the warnings it gave.
+func (i Instance) script(ctx context.Context, limit time.Duration, command string) ([]string, error) {
+	begin := time.Now()
+	r, err := i.run(ctx, program.Command{
+		Path: filepath.Join(i.commandDirectory(), "postfix"), Args: []string{"-c", i.ConfigDirectory, command},
+		Timeout: limit,
+	})
+	said := i.saidSince(ctx, begin)
+	if err != nil {
+		return nil, &CommandError{Err: err, Log: said}
+	}
+	var warnings []string
+	for line := range strings.Lines(string(r.Stderr)) {
+		if strings.Contains(line, "warning: ") {
+			warnings = append(warnings, strings.TrimSpace(line))
+		}
+	}
+	for _, line := range said {
+		if strings.Contains(line, "warning: ") {
+			warnings = append(warnings, line)
+		}
+	}
+	return warnings, nil
+}
+
+// saidSince is what administrative programs of this instance logged since t:
+// the text alone, so that two runs can be compared.
+func (i Instance) saidSince(ctx context.Context, t time.Time) []string {
+	lines, err := i.LogSince(context.WithoutCancel(ctx), t)
+	if err != nil {
+		return nil // a log that cannot be read explains nothing
+	}
+	var out []string
+	for _, l := range lines {
+		switch l.Program {
+		case "postfix", "postfix-script", "post-install", "postsuper", "postlog", "master", "postconf", "postmulti":
+			out = append(out, l.Text)
+		}
+	}
+	return out
+}
+
+// Reload runs "postfix -c DIR reload" and returns when the master has read its
+// configuration. Errors: ErrNotRunning and ErrNotVisible before anything was
+// done, ErrMasterGone, or a *CommandError.
+//
+// nil means that the same master lives on and waits for events again. Its
+// children still have to be replaced, and a listener may have its own opinion
+// of the configuration: ask the listeners.
+func (i Instance) Reload(ctx context.Context) error {
+	queue, err := i.value(ctx, "queue_directory")
+	if err != nil {
+		return err
+	}
+	before, err := masterIn(queue)
+	switch {
+	case err != nil:
+		return err
+	case !before.Running:
+		return ErrNotRunning
+	case !before.Visible():
+		return ErrNotVisible
+	}
+	begin := time.Now()
+	_, err = i.script(ctx, reloadTime, "reload")
+	if waitErr := awaitReload(ctx, queue, before.PID); errors.Is(waitErr, ErrMasterGone) {
+		return errors.Join(fmt.Errorf("%w: %s", waitErr, strings.Join(i.saidSince(ctx, begin), "; ")), err)
+	} else if err == nil {
+		err = waitErr
+	}
+	return err
+}

@@ -1,0 +1,87 @@
+package postfix
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// reloadWait bounds the wait for the master to read its configuration:
+	// 2 s if main.cf is hot, and more if it resolves host names in it.
+	reloadWait = 15 * time.Second
+	// fatalPause is how long a Postfix program lives on after "fatal:":
+	// msg_fatal sleeps for 1 s before it exits.
+	fatalPause = 1200 * time.Millisecond
+)
+
+// awaitReload waits until the master pid, which was sent a SIGHUP, has dealt
+// with it, or is gone. Postfix reports neither: the line "reload --" in the
+// log comes before it reads anything, and a master that found an error sleeps
+// for a second before it ends, alive to all who look at its pid. What tells
+// them apart is where in the kernel it waits: for events (epoll_wait(2)) or
+// for that second to pass.
+//
+// Where the kernel does not say (proc_pid_wchan(5) needs the right to trace),
+// the master has survived if it lives after that second and does not sleep.
+func awaitReload(ctx context.Context, queue string, pid int) error {
+	begin := time.Now()
+	for {
+		m, err := masterIn(queue)
+		if err != nil {
+			return err
+		}
+		if m.PID != pid {
+			return fmt.Errorf("%w: process %d", ErrMasterGone, pid)
+		}
+		took := time.Since(begin)
+		switch where := waitsIn(pid); {
+		case strings.Contains(where, "ep_poll"), strings.Contains(where, "epoll"):
+			return nil // the function's name depends on how the kernel was compiled
+		case !strings.Contains(where, "nanosleep") && took > fatalPause, took > reloadWait:
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for master to read its configuration: %w", ctx.Err())
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+}
+
+// waitsIn is the kernel function in which a process waits; "" if the kernel
+// does not tell, "running" if it does not wait or has a SIGHUP to deal with.
+func waitsIn(pid int) string {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil || hangupPending(string(status)) {
+		return "running"
+	}
+	where, err := os.ReadFile(fmt.Sprintf("/proc/%d/wchan", pid))
+	switch name := strings.TrimSpace(string(where)); {
+	case err != nil:
+		return ""
+	case name != "0":
+		return name
+	case strings.Contains(string(status), "\nState:\tS"):
+		return "" // it sleeps, so there is a place
+	}
+	return "running"
+}
+
+// hangupPending reads proc_pid_status(5): SigPnd and ShdPnd are sets of
+// signals in hexadecimal, bit 0 is signal 1, SIGHUP.
+func hangupPending(status string) bool {
+	for line := range strings.Lines(status) {
+		name, value, _ := strings.Cut(line, ":")
+		if name != "SigPnd" && name != "ShdPnd" {
+			continue
+		}
+		if set, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64); err == nil && set&1 != 0 {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,180 @@
+package postfix
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"postcert/deploy/program"
+)
+
+// Restart makes a master run again that is gone. It does nothing if one runs.
+// old is what Master said while it ran: if it belonged to a systemd service of
+// Postfix and systemd manages this host, that unit is restarted ("start" would
+// be a no-op for a unit that still counts as active). Otherwise "postfix start"
+// runs, and the new master is moved to the control groups where the old one
+// was: one that stayed in ours would be ended with us, as when certbot.service
+// runs a hook and ends.
+//
+// nil means that a master runs. It may still be wrong about its certificates.
+func (i Instance) Restart(ctx context.Context, old Master) error {
+	now, err := i.Master(ctx)
+	if err != nil {
+		return err
+	}
+	if now.Running {
+		return nil
+	}
+	var unitErr error
+	if old.Unit != "" && underSystemd() {
+		if unitErr = i.restartUnit(ctx, old.Unit); unitErr == nil {
+			return nil
+		}
+		// No mail is worse than mail from the wrong unit.
+	}
+	return errors.Join(unitErr, i.start(ctx, old))
+}
+
+// start runs postfix start and moves what it started out of our reach.
+func (i Instance) start(ctx context.Context, old Master) error {
+	if _, err := i.script(ctx, startTime, "start"); err != nil {
+		return err
+	}
+	m, err := i.Master(ctx)
+	if err != nil {
+		return err
+	}
+	if !m.Running {
+		return ErrNotRunning
+	}
+	if err := moveGroup(m, old.Cgroups); err != nil {
+		return fmt.Errorf("postfix runs, and ends when we do: %w", err)
+	}
+	return nil
+}
+
+// underSystemd is sd_booted(3).
+func underSystemd() bool {
+	fi, err := os.Lstat("/run/systemd/system")
+	return err == nil && fi.IsDir()
+}
+
+// systemctlPaths are where systemctl(1) can be.
+var systemctlPaths = []string{"/usr/bin/systemctl", "/bin/systemctl"}
+
+func (i Instance) restartUnit(ctx context.Context, unit string) error {
+	for _, path := range systemctlPaths {
+		if !isFile(path) {
+			continue
+		}
+		r, err := i.run(ctx, program.Command{Path: path, Args: []string{"show", "--property=ExecStart", "--", unit}})
+		if err != nil {
+			return err
+		}
+		// A master that an earlier hook started may have run in, say,
+		// certbot.service. Restarting that would do anything but this.
+		if !startsPostfix(string(r.Stdout)) {
+			return fmt.Errorf("%s is no service of Postfix", unit)
+		}
+		if _, err := i.run(ctx, program.Command{Path: path, Args: []string{"restart", "--", unit}, Timeout: startTime}); err != nil {
+			return err
+		}
+		return i.awaitMaster(ctx, unit)
+	}
+	return errors.New("systemctl is not installed")
+}
+
+// awaitMaster: a unit of type forking has its master when systemctl returns;
+// others may need a moment.
+func (i Instance) awaitMaster(ctx context.Context, unit string) error {
+	for range 50 {
+		m, err := i.Master(ctx)
+		if err != nil || m.Running {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	return fmt.Errorf("%s was restarted, and no master runs", unit)
+}
+
+// startsPostfix reads systemctl show --property=ExecStart.
+func startsPostfix(execStart string) bool {
+	for _, name := range []string{"/postfix ", "/postmulti ", "/master "} {
+		if strings.Contains(execStart, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// moveGroup moves the master m and its children from every control group that
+// they share with this process to the one in old, or to the root of the
+// hierarchy if that is gone. Nothing needs moving where both are in one group.
+func moveGroup(m Master, old map[string]string) error {
+	ours := cgroupsOf(os.Getpid())
+	mounts, err := cgroupMounts()
+	if err != nil {
+		return err
+	}
+	for hierarchy, path := range m.Cgroups {
+		want, known := old[hierarchy]
+		if !known || path != ours[hierarchy] || path == want {
+			continue
+		}
+		mount, ok := mounts[hierarchy]
+		if !ok {
+			return fmt.Errorf("the control groups %q are not mounted", hierarchy)
+		}
+		target := mount.dir(want)
+		if _, err := os.Stat(target); err != nil {
+			target = mount.point
+		}
+		if err := moveProcesses(m.PID, filepath.Join(target, "cgroup.procs"), mount.dir(path)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// moveProcesses moves the process group pgid. New children are born where
+// their parent is, so the master goes first; a second look finds those who
+// were born meanwhile.
+func moveProcesses(pgid int, procs, from string) error {
+	if err := os.WriteFile(procs, []byte(strconv.Itoa(pgid)), 0); err != nil {
+		return fmt.Errorf("moving master to its control group: %w", err)
+	}
+	for range 10 {
+		data, err := os.ReadFile(filepath.Join(from, "cgroup.procs"))
+		if err != nil {
+			return fmt.Errorf("listing a control group: %w", err)
+		}
+		moved := false
+		for _, field := range strings.Fields(string(data)) {
+			pid, err := strconv.Atoi(field)
+			if err != nil || pid == 0 { // 0: not in our pid namespace
+				continue
+			}
+			if group, err := syscall.Getpgid(pid); err != nil || group != pgid {
+				continue
+			}
+			moved = true
+			if err := os.WriteFile(procs, []byte(field), 0); err != nil && !errors.Is(err, syscall.ESRCH) {
+				return fmt.Errorf("moving process %d to its control group: %w", pid, err)
+			}
+		}
+		if !moved {
+			return nil
+		}
+	}
+	return errors.New("processes of Postfix stay in our control group")
+}

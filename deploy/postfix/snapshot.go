@@ -1,0 +1,122 @@
+package postfix
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"postcert/deploy/postfix/cf"
+)
+
+// Snapshot reads the configuration as it stands. Both files are read once,
+// through one descriptor each, before and after postconf is asked, so that
+// what is returned is of one moment. If somebody keeps editing it gives up
+// with cf.ErrChanged.
+//
+// A configuration that Postfix itself cannot read is a problem.Problem with
+// the id config_broken, Postfix's words, and the file and line they name.
+func (i Instance) Snapshot(ctx context.Context) (cf.Snapshot, error) {
+	for range 3 {
+		s, err := i.snapshotOnce(ctx)
+		if !errors.Is(err, cf.ErrChanged) {
+			return s, err
+		}
+		if ctx.Err() != nil {
+			return cf.Snapshot{}, ctx.Err()
+		}
+	}
+	return cf.Snapshot{}, fmt.Errorf("%s: %w", i.ConfigDirectory, cf.ErrChanged)
+}
+
+func (i Instance) snapshotOnce(ctx context.Context) (cf.Snapshot, error) {
+	main, master, err := i.files()
+	if err != nil {
+		return cf.Snapshot{}, err
+	}
+	out, err := i.outputs(ctx, i.ConfigDirectory)
+	again, againMaster, readErr := i.files()
+	switch {
+	case readErr != nil:
+		return cf.Snapshot{}, readErr
+	case !bytes.Equal(main.Data, again.Data) || !bytes.Equal(master.Data, againMaster.Data):
+		return cf.Snapshot{}, cf.ErrChanged
+	case err != nil:
+		return cf.Snapshot{}, i.broken(err)
+	}
+	return cf.Parse(i.ConfigDirectory, main, master, out)
+}
+
+func (i Instance) files() (main, master cf.File, err error) {
+	for _, f := range []struct {
+		path string
+		to   *cf.File
+	}{{i.MainPath(), &main}, {i.MasterPath(), &master}} {
+		data, _, err := readRegular(f.path)
+		if err != nil {
+			return main, master, fmt.Errorf("reading the configuration: %w", err)
+		}
+		*f.to = cf.File{Path: f.path, Data: data}
+	}
+	return main, master, nil
+}
+
+// outputs asks postconf in dir everything that a Snapshot is made of, at once:
+// a hot main.cf makes each of them wait.
+func (i Instance) outputs(ctx context.Context, dir string) (cf.Outputs, error) {
+	var out cf.Outputs
+	asked := []struct {
+		args []string
+		to   *[]byte
+	}{
+		{nil, &out.All}, {[]string{"-n"}, &out.Set}, {[]string{"-x"}, &out.Expanded},
+		{[]string{"-M"}, &out.Services}, {[]string{"-P"}, &out.Overrides},
+	}
+	errs := make([]error, len(asked))
+	var wg sync.WaitGroup
+	for n, a := range asked {
+		wg.Go(func() { *a.to, errs[n] = i.postconf(ctx, dir, a.args...) })
+	}
+	wg.Wait()
+	// The first one, in a fixed order: the others say the same.
+	for _, err := range errs {
+		if err != nil {
+			return out, err
+		}
+	}
+	return out, nil
+}
+
+// Host is what listeners depend on beyond the configuration: this host's own
+// addresses, names and port names.
+func Host(ctx context.Context) cf.Host {
+	var h cf.Host
+	// An error leaves the addresses unknown, which cf.Host allows.
+	if addrs, err := net.InterfaceAddrs(); err == nil {
+		for _, a := range addrs {
+			if p, err := netip.ParsePrefix(a.String()); err == nil {
+				h.Interfaces = append(h.Interfaces, p.Addr().Unmap().WithZone("").String())
+			}
+		}
+	}
+	slices.Sort(h.Interfaces)
+	h.Resolve = func(name string) []string {
+		addrs, err := net.DefaultResolver.LookupHost(ctx, name)
+		if err != nil {
+			return nil
+		}
+		return addrs
+	}
+	h.Services = func(name string) int {
+		port, err := net.DefaultResolver.LookupPort(ctx, "tcp", name)
+		if err != nil {
+			return 0
+		}
+		return port
+	}
+	return h
+}
