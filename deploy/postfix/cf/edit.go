@@ -134,7 +134,27 @@ func (e Edit) check() error {
 	if e.NewText == "" && commentTrap(v) {
 		return &ValueError{e, "text behind # would be part of the value"}
 	}
+	if e.NewText != "" && !e.textReads() {
+		return &ValueError{e, "the text kept for it does not read as its value"}
+	}
 	return nil
+}
+
+// textReads tells whether NewText is one logical line, or one option on one
+// line, that says what New says.
+func (e Edit) textReads() bool {
+	if e.Service == "" {
+		lines, err := parseMain("", e.NewText)
+		return err == nil && len(lines) == 1 && lines[0].pieces[0].start == 0 && lines[0].name == e.Parameter && sameValue(&lines[0].value, e.New) &&
+			!strings.HasSuffix(e.NewText, "\n")
+	}
+	option := e.NewText
+	if strings.HasPrefix(option, "o") { // of "-vo name=value"
+		option = "-" + option
+	}
+	entry, err := parseEntry(logical{text: "s inet n - - - - smtpd " + option})
+	return err == nil && !strings.ContainsAny(option, "\r\n") && len(entry.service.Args) == 0 && len(entry.options) == 1 &&
+		entry.options[0].Name == e.Parameter && sameValue(&entry.options[0].Value, e.New)
 }
 
 // commentTrap tells whether a value has what looks like a comment.

@@ -159,7 +159,7 @@ func mainText(data string, l setting, e Edit) string {
 	if err != nil || e.New == nil {
 		return ""
 	}
-	if back, err := editMain(after, e.Inverse()); err == nil && back == data {
+	if back, err := editMain(after, e.Inverse()); err == nil && back == data && e.Inverse().check() == nil {
 		return ""
 	}
 	return data[l.pieces[0].start:l.pieces[len(l.pieces)-1].end]

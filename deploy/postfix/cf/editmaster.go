@@ -3,6 +3,7 @@ package cf
 import (
 	"errors"
 	"slices"
+	"strings"
 )
 
 // findEntry is the index of the entry that holds for a service ID (the last),
@@ -141,10 +142,8 @@ func balancedOverall(e Edit, text string) error {
 // replaceOption puts a value where the old one stands: the value alone if the
 // form allows it, else the whole argument.
 func replaceOption(data string, en entry, o option, e Edit) ([]splice, error) {
-	if e.NewText != "" {
-		if t := tokens(e.NewText); len(t) == 1 && t[0].text == e.NewText {
-			return en.replace(data, o.argFrom, o.argTo, e.NewText), nil
-		}
+	if e.NewText != "" && e.NewText[0] == en.text[o.from] {
+		return en.replace(data, o.from, o.to, e.NewText), nil
 	}
 	text, err := argument(e, o.braces)
 	if err != nil {
@@ -167,10 +166,10 @@ func addOption(data string, en entry, e Edit) ([]splice, error) {
 	if err != nil {
 		return nil, err
 	}
-	if e.NewText != "" {
+	text = "-o " + text
+	if strings.HasPrefix(e.NewText, "-o") {
 		text = e.NewText
 	}
-	text = "-o " + text
 	if en.more {
 		return en.replace(data, en.end, en.end, " "+text), nil
 	}
@@ -242,15 +241,16 @@ func (l logical) cut(data string, from, to int) []splice {
 	return l.replace(data, from, to, "")
 }
 
-// masterText is the argument of an override as it stands, if the inverse of e
+// masterText is the option as it stands, from its dash (or its o, behind
+// other flags), if the inverse of e
 // would not bring just these bytes back by itself.
 func masterText(data string, en entry, o option, e Edit) string {
 	after, err := editMaster(data, e)
-	if err != nil || e.New == nil || !en.within(o.argFrom, o.argTo) {
+	if err != nil || e.New == nil || !en.within(o.from, o.to) {
 		return ""
 	}
-	if back, err := editMaster(after, e.Inverse()); err == nil && back == data {
+	if back, err := editMaster(after, e.Inverse()); err == nil && back == data && e.Inverse().check() == nil {
 		return ""
 	}
-	return en.text[o.argFrom:o.argTo]
+	return en.text[o.from:o.to]
 }

@@ -210,3 +210,18 @@ func TestDefaultsAgreeWithPostconf(t *testing.T) {
 		agree(t, dir)
 	}
 }
+
+func postconfStatus(dir string, args ...string) (string, error) {
+	cmd := exec.Command("postconf", append([]string{"-c", dir}, args...)...)
+	out, err := cmd.Output()
+	return string(out), err
+}
+
+func patch(t testing.TB, path, diff string) {
+	t.Helper()
+	cmd := exec.Command("patch", "-s", "--binary", path)
+	cmd.Stdin = strings.NewReader(diff)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("patch: %v: %s\n%s", err, out, diff)
+	}
+}

@@ -291,19 +291,16 @@ func (s Snapshot) ResolvePath(path string) string {
 	return filepath.Join(s.Effective("", "queue_directory"), path)
 }
 
-// assume is the snapshot as it would be after edits. It is for looking
+// assume is the snapshot as it would be after edits, of which those of main.cf
+// set a value (what a default is, postconf did not say). It is for looking
 // parameters up: bytes, lines and postconf's own expansions stay behind.
 func (s Snapshot) assume(edits []Edit) Snapshot {
 	s.settings = maps.Clone(s.settings)
 	s.Services = append([]Service(nil), s.Services...)
 	for _, e := range edits {
 		if e.Service == "" {
-			if e.New == nil {
-				delete(s.settings, e.Parameter)
-				continue
-			}
 			l := s.settings[e.Parameter]
-			l.name, l.value = e.Parameter, *e.New
+			l.name, l.value = e.Parameter, deref(e.New)
 			s.settings[e.Parameter] = l
 			continue
 		}
