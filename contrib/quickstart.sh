@@ -61,7 +61,7 @@ say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 run() {
 	printf '\n$ postcert %s\n' "$*"
 	code=0
-	postcert "$@" --instance "$etc" --state-dir "$demo/state" --runtime-dir "$demo/run" || code=$?
+	postcert "$@" --instance "$etc" --state-dir "$demo/state" --runtime-dir "$demo/run" 2>&1 || code=$?
 	printf '(exit status %s)\n' "$code"
 }
 
@@ -190,7 +190,7 @@ see
 
 say "5. A good pair, but another program answers on port 465: rolled back"
 openssl pkey -in "$demo/snakeoil.key" >"$demo/impostor.pem" && cat "$demo/snakeoil.pem" >>"$demo/impostor.pem"
-impostor -listen 127.0.0.1:465 -cert "$demo/impostor.pem" -for 50s >/dev/null 2>&1 &
+impostor -implicit -listen 127.0.0.1:465 -pem "$demo/impostor.pem" -for 50s >/dev/null 2>&1 &
 other=$!
 sleep 1
 # shellcheck disable=SC2086
