@@ -44,11 +44,11 @@ type note struct {
 
 // baseline is one question whose answer an undo must bring back.
 type baseline struct {
-	Service  string         `json:"service"`
-	Type     string         `json:"type"`
-	Endpoint question       `json:"endpoint"`
-	Accept   [][][]byte     `json:"accept"`
-	Sessions int            `json:"sessions"`
+	Service  string     `json:"service"`
+	Type     string     `json:"type"`
+	Endpoint question   `json:"endpoint"`
+	Accept   [][][]byte `json:"accept"`
+	Sessions int        `json:"sessions"`
 }
 
 // RolledBackError says that a change was undone, and why. The previous state
@@ -279,7 +279,6 @@ func bootID() string {
 	}
 	return strings.TrimSpace(string(id))
 }
-
 
 // question is a probe.Endpoint as the journal keeps it.
 type question probe.Endpoint

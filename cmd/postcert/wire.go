@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -151,7 +152,7 @@ func (s stage) Rehearse(ctx context.Context, r deploy.Rehearsal) ([]deploy.Prese
 		out = append(out, deploy.Presented{Service: p.Service, Result: p.Result})
 	}
 	if refused, ok := errors.AsType[*rehearsal.RefusedError](err); ok {
-		return out, &deploy.RefusedError{Why: refused.Error(), Log: refused.Log}
+		return out, &deploy.RefusedError{Why: refusedWords(refused), Log: refused.Log}
 	}
 	return out, err
 }
@@ -175,6 +176,23 @@ func service(s cf.Snapshot, act deploy.Act) rehearsal.Service {
 		}
 	}
 	return out
+}
+
+// refusedWords says in one line what the private Postfix did instead of serving
+// the candidate; its log is told separately.
+func refusedWords(e *rehearsal.RefusedError) string {
+	if len(e.Served) == 0 {
+		return "the rehearsal refuses it: the private Postfix's log says that it cannot be served"
+	}
+	first := e.Served[0]
+	words := fmt.Sprintf("the rehearsal refuses it: as %s of a private Postfix, %s", first.Service, deploy.Words(first.Result))
+	if o := (deploy.Observation{Result: first.Result, Reason: first.Reason}); first.Result.Reason == probe.OK {
+		words = fmt.Sprintf("the rehearsal refuses it: %s of a private Postfix %s", first.Service, o.Words())
+	}
+	if n := len(e.Served) - 1; n > 0 {
+		words += fmt.Sprintf(", and %d more handshakes", n)
+	}
+	return words
 }
 
 // prober asks listeners, by the detours that the configuration names.
