@@ -194,6 +194,36 @@ func TestDirectoryThatIsUsedStays(t *testing.T) {
 	}
 }
 
+// TestDirectoryThatWasThereStays: a plan may name a directory that exists as it
+// shall be. Undo must not take it for one that we made.
+func TestDirectoryThatWasThereStays(t *testing.T) {
+	f := before(t)
+	if err := atomicfile.MkdirAll(f, pathDir); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Capture(f, pathDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := testJournal(f).Begin([]Write{{Path: pathDir, Before: s, After: s}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	s.Mode = 0o755 // somebody else's chmod
+	if err := atomicfile.Put(f, pathDir, s); err != nil {
+		t.Fatal(err)
+	}
+	if conflicts, err := tx.Undo(); err != nil || len(conflicts) != 0 {
+		t.Errorf("got %+v, %v", conflicts, err)
+	}
+	if now, _ := Capture(f, pathDir); now.Kind != atomicfile.Directory {
+		t.Errorf("got %v, want a directory", now)
+	}
+}
+
 func TestBeginRefuses(t *testing.T) {
 	attr := atomicfile.Attr{Mode: 0o600}
 	plain := func(data string) State { return atomicfile.NewFile([]byte(data), attr) }
