@@ -435,7 +435,11 @@ func TestSweep(t *testing.T) {
 			break
 		}
 	}
-	if err := syscall.Kill(master(dir(orphans)), syscall.SIGKILL); err != nil {
+	orphan := master(dir(orphans))
+	if orphan == 0 { // kill(2): 0 would be ourselves
+		t.Fatal("no master to kill")
+	}
+	if err := syscall.Kill(orphan, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	before := inside(dir(living))
