@@ -286,23 +286,24 @@ func TestTakesNoMail(t *testing.T) {
 	s := newStage(t)
 	s.Handshake = func(_ context.Context, e probe.Endpoint) probe.Result {
 		if e.Mode != probe.Implicit { // there, the same smtpd is behind TLS
-			if err := sendMail(e.Address); err == nil || !strings.Contains(err.Error(), " answered ") {
-				t.Errorf("%s: got %v, want a refusal", e.Address, err)
-			} else {
-				t.Log(err)
+			first := "MAIL"
+			if strings.Contains(e.Address, "/"+relayName+"/") {
+				first = "RCPT" // postscreen(8) wants to log both addresses
+			}
+			if err := sendMail(e.Address); !strings.HasPrefix(err.Error(), first) || !strings.Contains(err.Error(), " answered ") {
+				t.Errorf("%s: got %v, want all from %s refused", e.Address, err, first)
 			}
 		}
 		return probe.Result{Reason: probe.NoBanner}
 	}
-	report, err := s.Rehearse(context.Background(), p.hostileCandidate(t))
-	t.Log(strings.Join(report.Log, "\n"))
+	_, err := s.Rehearse(context.Background(), p.hostileCandidate(t))
 	if _, ok := errors.AsType[*NotRunError](err); !ok {
 		t.Error(err)
 	}
 }
 
-// sendMail tries everything that could leave a message, and says which
-// commands were refused unless DATA was accepted.
+// sendMail tries everything that could leave a message. Its error has the
+// commands that were refused, if RCPT and DATA are among them.
 func sendMail(socket string) error {
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
@@ -430,13 +431,15 @@ func TestSweep(t *testing.T) {
 	// One daemon does not listen to SIGTERM.
 	for _, pid := range inside(dir(sockets)) {
 		if pid != master(dir(sockets)) {
-			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
+			stop(t, pid)
 			break
 		}
 	}
-	if err := syscall.Kill(master(dir(orphans)), syscall.SIGKILL); err != nil {
+	orphan := master(dir(orphans))
+	if orphan == 0 { // kill(2): 0 would be ourselves
+		t.Fatal("no master to kill")
+	}
+	if err := syscall.Kill(orphan, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	before := inside(dir(living))
@@ -460,6 +463,25 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// stop stops a process and waits until it is: of two signals that wait, SIGTERM
+// is delivered first.
+func stop(t *testing.T, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(stat, []byte(") T ")) {
+			return
+		}
+	}
+	t.Fatalf("process %d does not stop", pid)
+}
+
 // A rehearsal sweeps before it begins.
 func TestRehearseSweeps(t *testing.T) {
 	p := newProduction(t, postfixtest.Options{})
@@ -472,22 +494,37 @@ func TestRehearseSweeps(t *testing.T) {
 	}
 }
 
-// DESIGN.md section 7: a renewal takes at most twice the floor. The best of
-// several, since other work on the machine is not ours.
+// Three services within 200 ms. The best of several: other work on the machine
+// is not ours.
 func TestFast(t *testing.T) {
 	p := newProduction(t, postfixtest.Options{})
 	c, s := p.candidate(t, newPair(t, "rsa", "new.example.test"), three...), newStage(t)
-	var took []time.Duration
-	for range 7 {
+	best := time.Hour
+	for n := 0; n < 20 && best > 200*time.Millisecond; n++ {
 		report, err := s.Rehearse(context.Background(), c)
 		if err != nil {
 			t.Fatal(err)
 		}
-		took = append(took, report.Took)
+		best = min(best, report.Took)
 	}
-	slices.Sort(took)
-	t.Logf("three services: best %s, median %s, worst %s", took[0], took[3], took[6])
-	if took[0] > 200*time.Millisecond {
-		t.Errorf("got %s at best, want at most 200ms", took[0])
+	if best > 200*time.Millisecond {
+		t.Errorf("got %s at best, want at most 200ms", best)
+	}
+}
+
+func BenchmarkRehearse(b *testing.B) {
+	for _, bench := range []struct {
+		name string
+		ids  []string
+	}{{"one service", three[:1]}, {"three services", three}} {
+		b.Run(bench.name, func(b *testing.B) {
+			p := newProduction(b, postfixtest.Options{})
+			c, s := p.candidate(b, newPair(b, "rsa", "new.example.test"), bench.ids...), newStage(b)
+			for b.Loop() {
+				if _, err := s.Rehearse(context.Background(), c); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
