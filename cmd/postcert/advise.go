@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+
+	"postcert/deploy"
+	"postcert/deploy/lock"
+	"postcert/deploy/program"
+	"postcert/verify/problem"
+)
+
+// The exit statuses. They are a contract: see EXIT STATUS in the help of each
+// command.
+const (
+	statusOK          = 0
+	statusFailed      = 1
+	statusUsage       = 2
+	statusRefused     = 3
+	statusRolledBack  = 4
+	statusIncomplete  = 5
+	statusCA          = 6
+	statusBusy        = 7
+	statusNo          = 8
+	statusNotVerified = 9
+	statusInterrupted = 130
+	statusTerminated  = 143
+)
+
+// precedence orders the statuses of several results of one call: the first
+// that occurred is the one returned.
+var precedence = []int{
+	statusIncomplete, statusRolledBack, statusFailed, statusCA, statusRefused,
+	statusNotVerified, statusBusy, statusNo, statusUsage, statusOK,
+}
+
+// answerNo is a question whose answer is no (exit status 8); it carries no
+// problem of its own.
+var answerNo = errors.New("the answer is no")
+
+// errNotVerified is a change that is installed and could not be verified.
+var errNotVerified = errors.New("installed, not verified")
+
+// advise is the only place that knows exit statuses. It reads the facts an
+// error carries; problems with their remedies are added to what is said.
+func advise(err error) (status int, problems problem.List) {
+	problems = remedied(problem.From(err))
+	status = statusOf(err, problems)
+	if err != nil && len(problems.Errors()) == 0 && status != statusNo && status != statusNotVerified {
+		problems = append(problems, remedied(problem.List{describe(err)})...)
+	}
+	return status, problems
+}
+
+func statusOf(err error, problems problem.List) int {
+	var (
+		incomplete *deploy.IncompleteError
+		rolledBack *deploy.RolledBackError
+		refused    *deploy.RefusedError
+		held       *lock.HeldError
+		stale      *deploy.StaleError
+		sig        signalError
+		usage      usageError
+	)
+	switch {
+	case err == nil:
+		return statusOK
+	case errors.As(err, &incomplete):
+		return statusIncomplete
+	case errors.As(err, &sig):
+		// A signal never hides an incomplete undo; a completed one it does.
+		if sig.signal == syscall.SIGINT {
+			return statusInterrupted
+		}
+		return statusTerminated
+	case errors.As(err, &rolledBack):
+		return statusRolledBack
+	case errors.As(err, &usage), hasPrefix(problems, "config_unknown", "config_type", "config_value", "config_missing",
+		"config_unreadable", "config_documents", "config_writable", "config_syntax", "config_size", "instance_", "usage"):
+		return statusUsage
+	case errors.As(err, &held), errors.As(err, &stale):
+		return statusBusy
+	case errors.As(err, &refused), len(problems.Errors()) > 0:
+		return statusRefused
+	case errors.Is(err, answerNo):
+		return statusNo
+	case errors.Is(err, errNotVerified):
+		return statusNotVerified
+	}
+	return statusFailed
+}
+
+func hasPrefix(l problem.List, prefixes ...string) bool {
+	for _, p := range l.Errors() {
+		for _, x := range prefixes {
+			if strings.HasPrefix(p.ID, x) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// describe gives an error without an id of its own one by its kind.
+func describe(err error) problem.Problem {
+	var (
+		incomplete *deploy.IncompleteError
+		rolledBack *deploy.RolledBackError
+		refused    *deploy.RefusedError
+		held       *lock.HeldError
+		stale      *deploy.StaleError
+		usage      usageError
+		sig        signalError
+		prog       *program.Error
+	)
+	id := "failed"
+	switch {
+	case errors.As(err, &incomplete):
+		id = "rollback_incomplete"
+	case errors.As(err, &rolledBack):
+		id = "rolled_back"
+	case errors.As(err, &refused):
+		id = "rehearsal_refused"
+	case errors.As(err, &held):
+		id = "busy"
+	case errors.As(err, &stale):
+		id = "plan_stale"
+	case errors.As(err, &usage):
+		id = "usage"
+	case errors.As(err, &sig):
+		id = "interrupted"
+	case errors.Is(err, context.DeadlineExceeded):
+		id = "timeout"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		id = "disk_full"
+	case errors.Is(err, syscall.EROFS):
+		id = "read_only"
+	case errors.Is(err, os.ErrPermission):
+		id = "permission"
+	case errors.As(err, &prog):
+		id = "program_failed"
+	}
+	return problem.New(id, problem.At{}, "%v", err)
+}
+
+// remedied fills in what to do about each problem.
+func remedied(l problem.List) problem.List {
+	out := slices.Clone(l)
+	for i, p := range out {
+		if p.Remedy == "" {
+			out[i].Remedy = remedy(p)
+		}
+	}
+	return out
+}
+
+// say ends a command: it turns err into problems and a status and prints the
+// result once, as JSON or as text. What cannot be printed is a failure of the
+// command only if nothing else failed.
+func (a *app) say(res *result, err error) *result {
+	status, problems := advise(err)
+	if res.status == statusOK || slices.Index(precedence, status) < slices.Index(precedence, res.status) || status > 128 {
+		res.status = status
+	}
+	for _, p := range problems {
+		if !slices.ContainsFunc(res.problems, func(q problem.Problem) bool { return q.ID == p.ID && q.Message == p.Message }) {
+			res.problems = append(res.problems, p)
+		}
+	}
+	res.problems = remedied(res.problems)
+	if a.flags.json {
+		out, jerr := json.Marshal(res)
+		if jerr != nil {
+			fmt.Fprintf(a.stderr, "postcert: writing JSON: %v\n", jerr)
+			res.status = statusFailed
+			return res
+		}
+		fmt.Fprintf(a.stdout, "%s\n", out)
+		return res
+	}
+	a.sayText(res)
+	return res
+}
+
+// sayText prints problems to standard error, then the headline.
+func (a *app) sayText(res *result) {
+	t := &text{w: a.stderr, colour: isTerminal(a.stderr)}
+	for _, p := range res.problems {
+		word, colour := "error", red
+		if p.Severity == problem.Warning {
+			if a.flags.quiet {
+				continue
+			}
+			word, colour = "warning", yellow
+		}
+		t.printf("%s %s [%s]\n", t.paint(colour, word+":"), p.Message, p.ID)
+		if p.Remedy != "" {
+			t.printf("       %s %s\n", t.paint(faint, "do:"), p.Remedy)
+		}
+	}
+	if res.headline == "" {
+		return
+	}
+	w, quiet := a.stdout, a.flags.quiet
+	if res.status != statusOK {
+		w, quiet = a.stderr, false
+	}
+	(&text{w: w, quiet: quiet}).printf("%s\n", res.headline)
+}

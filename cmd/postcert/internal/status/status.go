@@ -1,0 +1,156 @@
+// Package status remembers, for each certificate of each instance, what was
+// wanted and how the last attempt ended, so that a failure which the caller of
+// a deploy hook forgot is not forgotten: "postcert status" fails until what is
+// wanted is what is served.
+//
+// There is one small JSON file a certificate. It holds fingerprints, times and
+// words, never a key. It does not say what is served now: only a handshake can.
+package status
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"postcert/deploy/atomicfile"
+	"postcert/deploy/generation"
+)
+
+// Version of the record's format.
+const Version = 1
+
+// Record is what is remembered of one certificate.
+type Record struct {
+	Version     int       `json:"version"`
+	Instance    string    `json:"instance"` // configuration directory
+	Name        string    `json:"name"`
+	Wanted      string    `json:"wanted"`       // fingerprint of the leaf that was asked for last
+	WantedSince time.Time `json:"wanted_since"` // when it was asked for first
+	Installed   string    `json:"installed"`    // fingerprint of the leaf that was installed last
+	Generation  int       `json:"generation"`
+	Rehearsed   string    `json:"rehearsed"` // "yes", "no", or why it did not run
+	LastSuccess time.Time `json:"last_success"`
+	LastOutcome string    `json:"last_outcome"`
+	LastTime    time.Time `json:"last_time"`
+	LastError   Failure   `json:"last_error"` // of the last attempt; zero if it succeeded
+}
+
+// Failure is how an attempt failed.
+type Failure struct {
+	ID      string    `json:"id"`
+	Message string    `json:"message"`
+	Exit    int       `json:"exit"`
+	Time    time.Time `json:"time"`
+}
+
+// Update is the end of one attempt.
+type Update struct {
+	Instance, Name string
+	Time           time.Time
+	Leaf           string // fingerprint of the leaf it was about; "" if about none
+	Generation     int
+	Outcome        string // a deploy.Outcome
+	Rehearsed      string // "" leaves the record's value
+	Exit           int
+	ID, Message    string // of the first problem
+	Cause          string // why it was undone
+}
+
+// Store is the directory of the records.
+type Store struct{ Dir string }
+
+func (s Store) path(instance, name string) (string, error) {
+	key, err := generation.InstanceKey(instance)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(s.Dir, key, generation.FileName(name)+".json"), generation.ValidName(name)
+}
+
+// Read returns the record of a certificate, or nil if there is none.
+func (s Store) Read(instance, name string) (*Record, error) {
+	path, err := s.path(instance, name)
+	if err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var r Record
+	if err := json.Unmarshal(data, &r); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	return &r, nil
+}
+
+// Record folds the end of an attempt into the record. The caller holds the lock
+// of the state directory, or has just released it: the last writer wins, and
+// each writes a whole record.
+func (s Store) Record(u Update) error {
+	r, err := s.Read(u.Instance, u.Name)
+	if err != nil || r == nil {
+		// An unreadable record is replaced: it is a memory, not a source.
+		r = &Record{}
+	}
+	r.fold(u)
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	path, err := s.path(u.Instance, u.Name)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	return atomicfile.Write(atomicfile.OS, path, append(data, '\n'), atomicfile.Attr{Mode: 0o600})
+}
+
+// fold is what one attempt changes in a record.
+func (r *Record) fold(u Update) {
+	r.Version, r.Instance, r.Name = Version, u.Instance, u.Name
+	r.LastOutcome, r.LastTime = u.Outcome, u.Time.UTC()
+	// A pair that was refused is nobody's wish any more: what is served stays
+	// right, and the error is remembered.
+	if u.Leaf != "" && r.Wanted != u.Leaf && u.Outcome != "refused" {
+		r.Wanted, r.WantedSince = u.Leaf, u.Time.UTC()
+	}
+	if u.Rehearsed != "" {
+		r.Rehearsed = u.Rehearsed
+	}
+	switch u.Outcome {
+	case "installed", "unchanged", "not_verified":
+		if u.Leaf != "" {
+			r.Installed = u.Leaf
+		}
+		if u.Generation > 0 {
+			r.Generation = u.Generation
+		}
+	}
+	if u.Exit == 0 {
+		r.LastSuccess, r.LastError = u.Time.UTC(), Failure{}
+		return
+	}
+	r.LastError = Failure{ID: u.ID, Message: u.Message, Exit: u.Exit, Time: u.Time.UTC()}
+	if r.LastError.Message == "" {
+		r.LastError.Message = u.Cause
+	}
+}
+
+// Words says in one line how the last attempt ended.
+func (r *Record) Words() string {
+	when := r.LastTime.Format(time.DateTime)
+	if r.LastError.Exit == 0 {
+		return fmt.Sprintf("%s: %s, rehearsed: %s", when, r.LastOutcome, r.Rehearsed)
+	}
+	return fmt.Sprintf("%s: %s (%s)", when, r.LastOutcome, r.LastError.Message)
+}

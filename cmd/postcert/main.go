@@ -1,0 +1,73 @@
+// Command postcert installs TLS certificates for Postfix and proves, by real
+// handshakes on every listener, that they are served; or puts everything back,
+// proven again. See DESIGN in the README and "postcert help".
+//
+// This package talks to people: commands and flags (one file a command), text
+// and JSON (text.go, json.go), and, in advise.go alone, the exit status and the
+// remedy for each problem. What it talks about is decided in the packages acme,
+// verify and deploy.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	env := takeEnvironment()
+	protect()
+	ctx, stop := signalContext(context.Background())
+	status := run(ctx, &app{env: env, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}, os.Args[1:])
+	stop()
+	os.Exit(status)
+}
+
+// takeEnvironment copies the environment into a value and clears it: what is
+// below reads what it is given, and neither GODEBUG, SSL_CERT_FILE, PATH nor a
+// variable that nobody thought of changes a verdict or a child process.
+func takeEnvironment() map[string]string {
+	env := map[string]string{}
+	for _, kv := range os.Environ() {
+		if name, value, ok := strings.Cut(kv, "="); ok {
+			env[name] = value
+		}
+	}
+	os.Clearenv()
+	os.Setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+	return env
+}
+
+// protect keeps the private key that passes through this process out of files
+// that others can read, core dumps and debuggers. The calls cannot fail in a
+// way that should stop a renewal.
+func protect() {
+	unix.Umask(0o077)
+	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	// A working directory that was removed (cron, snap) must not matter.
+	_ = os.Chdir("/")
+}
+
+// signalError is the cause of a context that a signal ended.
+type signalError struct{ signal os.Signal }
+
+func (e signalError) Error() string { return "ended by signal: " + e.signal.String() }
+
+// signalContext ends with a signalError at the first SIGINT, SIGTERM or SIGHUP.
+// Later ones are ignored, so that a second Ctrl-C cannot stop an undo.
+func signalContext(parent context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		if s, ok := <-c; ok {
+			cancel(signalError{s})
+		}
+	}()
+	return ctx, func() { signal.Stop(c); close(c); cancel(nil) }
+}

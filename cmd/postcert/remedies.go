@@ -1,0 +1,150 @@
+package main
+
+import (
+	"strings"
+
+	"postcert/verify/problem"
+)
+
+// remedies say what to do about each problem, by its id. {file}, {parameter},
+// {service}, {endpoint} and {sni} stand for the place. A test makes sure that
+// every id which the program can report is here.
+var remedies = map[string]string{
+	// reading the inputs
+	"input_missing":        "check the path; certbot keeps lineages in /etc/letsencrypt/live/NAME",
+	"input_unreadable":     "run it as root, and check the file system",
+	"input_not_regular":    "name the file itself, not a directory, device or pipe; for standard input use --tar -",
+	"input_not_directory":  "name a lineage directory, or use --cert and --key for files",
+	"input_too_large":      "this is no certificate or key file; name fullchain.pem and privkey.pem",
+	"input_untrusted_path": "let root own the file and the directories above it, or name it on the command line as root",
+	"tar_invalid":          "make it with: tar c -C DIR fullchain.pem privkey.pem",
+
+	// form of the pair
+	"pem_empty":        "the ACME client wrote an empty file; renew the certificate, or use its last good copy",
+	"pem_truncated":    "the file is cut off; copy it again, or renew the certificate",
+	"pem_is_der":       "convert it: openssl x509 -inform der -in {file} -out cert.pem",
+	"pem_bom":          "save it without a byte order mark: sed -i '1s/^\\xef\\xbb\\xbf//' {file}",
+	"pem_label":        "convert it to plain CERTIFICATE blocks: openssl x509 -in {file} -out cert.pem",
+	"pem_header":       "remove the headers inside the PEM block, or convert the file with openssl",
+	"pem_encoding":     "save it as plain ASCII text",
+	"pem_wrong_type":   "name the file with the certificate (fullchain.pem) and the one with the key (privkey.pem)",
+	"der_trailing":     "the block holds more than the certificate; export it again",
+	"der_invalid":      "the certificate is damaged; renew it",
+	"sig_weak":         "have it issued again with SHA-256 or better",
+	"args_swapped":     "swap the files given to --cert and --key",
+	"cert_missing":     "name the file with the certificate: fullchain.pem",
+	"chain_conflict":   "give the intermediates once: in --cert or in --chain",
+	"chain_order":      "put the leaf first, then each issuer after the certificate it issued",
+	"chain_duplicate":  "remove the copy",
+	"key_missing":      "name the private key with --key, usually privkey.pem",
+	"key_mismatch":     "use the key that this certificate was issued for; after a failed renewal both files may be of different age",
+	"key_encrypted":    "Postfix cannot ask for a passphrase: openssl pkey -in {file} -out privkey.pem",
+	"key_format":       "convert it: openssl pkey -in {file} -out privkey.pem",
+	"key_multiple":     "leave only the key of this certificate in the file",
+	"key_inconsistent": "the key is damaged; renew the certificate with a new key",
+	"key_weak":         "use RSA of at least 2048 bits, or ECDSA P-256",
+	"key_too_large":    "use RSA of at most 4096 bits, or ECDSA P-256",
+	"key_perms":        "let only root read it: chmod 600 {file}",
+	"key_not_first":    "put the key before its certificate",
+	"key_ed25519":      "many mail servers cannot use Ed25519; prefer ECDSA P-256",
+	"encoding_differs": "report this: our own encoding was not read back as it was written",
+	"root_included":    "nothing: the root is left out of what is installed",
+
+	// judgement of the pair
+	"chain_incomplete":      "use fullchain.pem instead of cert.pem, or add the intermediates with --chain",
+	"chain_bad_signature":   "the intermediate is not the one that signed; take the chain that came with this certificate",
+	"chain_unused":          "remove the certificate that is not part of the chain",
+	"chain_expired":         "take the present chain from the CA, or renew the certificate",
+	"chain_not_ca":          "take the chain that came with this certificate",
+	"cert_expired":          "renew the certificate first",
+	"cert_not_yet_valid":    "check this host's clock, or wait",
+	"cert_validity_order":   "the certificate can never be valid; have it issued again",
+	"purpose_eku":           "use a certificate for TLS servers (serverAuth)",
+	"purpose_ku":            "use a certificate whose key usage allows digital signatures",
+	"eku_absent":            "prefer a certificate with the extended key usage serverAuth",
+	"leaf_is_ca":            "install a server certificate, not a CA's",
+	"san_missing":           "have it issued with the host names as subjectAltName",
+	"name_mismatch":         "have it issued for that name too, or allow its absence: --allow-name NAME",
+	"name_illegal":          "have it issued again with a proper DNS name",
+	"names_shrunk":          "have it issued for all names that are served until now, or use --allow-fewer-names",
+	"ext_critical":          "Postfix and OpenSSL do not know this extension; have it issued without",
+	"cert_precert":          "this is a pre-certificate; take the certificate itself from the CA",
+	"must_staple":           "Postfix does not staple OCSP responses; have it issued without must-staple",
+	"name_constraint":       "the CA may not issue for that name; use another CA",
+	"pathlen":               "take the chain that came with this certificate",
+	"self_signed":           "use a certificate of a CA, or --allow-self-signed",
+	"not_trusted":           "add the CA as a trust anchor: --trust CA.pem",
+	"no_trust_anchors":      "install the package ca-certificates, or name the CA: --trust CA.pem",
+	"issuer_staging":        "this is a test certificate of the CA's staging; order one from its production",
+	"downgrade":             "the served certificate is newer; look whether the lineage was turned back, or use --allow-downgrade",
+	"revoked":               "renew the certificate; it was revoked",
+	"helo_name_not_covered": "nothing, unless clients connect to that name",
+
+	// the instance
+	"postfix_missing":            "install postfix, or name its directory: --instance DIR (and command_directory)",
+	"instance_ambiguous":         "name one: --instance NAME",
+	"instance_unknown":           "list them: postmulti -l",
+	"config_broken":              "mend it first; Postfix itself could not reload it: postconf -n, postconf -M",
+	"candidate_rejected":         "look at the line that postconf names; nothing was changed",
+	"config_not_replaceable":     "make the file replaceable (mount, chattr, read-only file system), or use layout: keep",
+	"plan_invariant":             "report this with your main.cf and master.cf; nothing was changed",
+	"plan_stale":                 "run it again",
+	"tls_not_enabled":            "TLS is off; switch it on with --enable (smtpd_tls_security_level = may), or in main.cf",
+	"override_present":           "change it too: --adopt-overrides; or remove the line from master.cf",
+	"stale_slot":                 "remove it: postconf -X {parameter}; then run this again",
+	"legacy_ignored":             "nothing now; to tidy up: postconf -X of the legacy parameters, which Postfix ignores",
+	"key_type_changed":           "old clients may need RSA; if so, have an RSA certificate issued",
+	"sni_maps_present":           "tls_server_sni_maps holds its own copy for this name: remove the name from the table, run this, and rebuild it with postmap -F",
+	"client_certificate_follows": "give smtp_tls_cert_file a value of its own, or remove it: postconf -X smtp_tls_cert_file",
+	"service_unknown":            "list the services: postconf -M",
+	"keep_differs":               "install it where main.cf points to, or use layout: auto",
+	"listener_not_bindable":      "mend or remove that line of master.cf first; Postfix would not survive a reload",
+	"postfix_check":              "look at it when there is time; it was so before",
+	"rehearsal_not_run":          "mend what stands in its way, or take the risk: --no-rehearsal",
+	"rehearsal_refused":          "this host's Postfix cannot serve this pair; the log lines above say why. Nothing was changed",
+	"companions_unsupported":     "remove companions from the configuration; they are not supported yet",
+
+	// names and generations
+	"name_invalid":       "give it a name of letters, digits, dots and hyphens: --name mail.example.com",
+	"name_unknown":       "list what is installed: postcert status",
+	"name_ambiguous":     "name one",
+	"generation_unknown": "list them: postcert history",
+	"not_adopted":        "there is nothing to release",
+
+	// ends of a transaction, and other failures
+	"rolled_back":         "read the cause above; then run it again",
+	"rollback_incomplete": "follow the commands below, now",
+	"busy":                "wait for the other run, or look what it does: postcert history",
+	"interrupted":         "run it again",
+	"timeout":             "run it again with a longer --timeout",
+	"disk_full":           "make room and run it again",
+	"read_only":           "remount the file system for writing and run it again",
+	"permission":          "run it as root",
+	"program_failed":      "run that program by hand to see more",
+	"failed":              "",
+	"usage":               "see: postcert help",
+	"mx_lookup":           "check the domain and this host's resolver",
+
+	// state
+	"installed_unreadable": "install the certificate again: postcert install-cert",
+	"wanted_not_installed": "run the install again; postcert history says why it failed",
+	"transaction_open":     "settle it: postcert recover",
+	"not_running":          "start Postfix: systemctl start postfix",
+	"served_differs":       "reload Postfix, then ask again; postcert history says what happened last",
+
+	// configuration file
+	"config_unreadable":  "check the path and that root can read it",
+	"config_unknown_key": "correct or remove the key; postcert.yaml(5) lists all",
+	"config_type":        "write the value in the form that is asked for",
+	"config_value":       "correct the value",
+	"config_missing":     "add the key",
+	"config_documents":   "leave one document in the file",
+	"config_syntax":      "correct the YAML at that line",
+	"config_writable":    "let only root write it: chown root: {file} && chmod go-w {file}",
+	"config_size":        "this is no configuration file",
+}
+
+func remedy(p problem.Problem) string {
+	return strings.NewReplacer("{file}", p.At.File, "{parameter}", p.At.Parameter, "{service}", p.At.Service,
+		"{endpoint}", p.At.Endpoint, "{sni}", p.At.SNI).Replace(remedies[p.ID])
+}

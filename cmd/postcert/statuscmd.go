@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"postcert/cmd/postcert/internal/status"
+	"postcert/deploy"
+	"postcert/verify/probe"
+	"postcert/verify/problem"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "status [NAME]", Short: "compare what is wanted, installed and served", Long: statusHelp,
+		Args: usageArgs(cobra.MaximumNArgs(1)),
+		RunE: a.runE(func(ctx context.Context, args []string, res *result) error {
+			return a.status(ctx, args, res)
+		}),
+	}
+}
+
+func (a *app) records() status.Store { return status.Store{Dir: a.conf.StateDir + "/status"} }
+
+// recordStatus remembers how a change ended, so that status can fail until
+// what is wanted is served. A dry run is nobody's wish.
+func (a *app) recordStatus(s *site, r *deploy.Report, err error) {
+	if a.flags.dryRun || r == nil || r.Plan == nil || r.Plan.Name == "" {
+		return
+	}
+	st, problems := advise(err)
+	id := ""
+	if e := problems.Errors(); len(e) > 0 {
+		id = e[0].ID
+	}
+	up := status.Update{
+		Instance: s.instance.ConfigDirectory, Name: r.Plan.Name, Time: time.Now(), Outcome: string(r.Outcome),
+		Exit: st, ID: id, Generation: r.Generation, Cause: r.Cause,
+	}
+	if !r.Plan.Pair.IsZero() {
+		up.Leaf = r.Plan.Pair.Fingerprint()
+	}
+	if e := problems.Errors(); len(e) > 0 {
+		up.Message = e[0].Message
+	}
+	switch r.Outcome {
+	case deploy.Installed, deploy.NotVerified, deploy.Unchanged:
+		up.Rehearsed = rehearsedWords(r.Rehearsed)
+	}
+	if werr := a.records().Record(up); werr != nil {
+		a.log.Warn("recording the status", "err", werr)
+	}
+}
+
+func rehearsedWords(r deploy.Rehearsed) string {
+	switch {
+	case r.OK:
+		return "yes"
+	case r.Reason == "":
+		return "no"
+	}
+	return r.Reason
+}
+
+type servedJSON struct {
+	Instance  string         `json:"instance"`
+	Name      string         `json:"name"`
+	Agrees    bool           `json:"agrees"`
+	Record    *status.Record `json:"record"`
+	Installed installedJSON  `json:"installed"`
+	Listeners []observedJSON `json:"listeners"`
+}
+
+type installedJSON struct {
+	Generation int              `json:"generation"`
+	File       string           `json:"file"`
+	Current    *certificateJSON `json:"certificate"`
+}
+
+func (a *app) status(ctx context.Context, args []string, res *result) error {
+	sites, err := a.instances(ctx)
+	if err != nil {
+		return err
+	}
+	var all []servedJSON
+	agree, found := true, false
+	for _, s := range sites {
+		states, err := s.engine.States(ctx)
+		if err != nil {
+			return err
+		}
+		for _, st := range states {
+			if len(args) == 1 && st.Name != args[0] {
+				continue
+			}
+			found = true
+			rec, err := a.records().Read(s.instance.ConfigDirectory, st.Name)
+			if err != nil {
+				return err
+			}
+			v := a.showState(s, st, rec, res)
+			agree = agree && v.Agrees
+			all = append(all, v)
+		}
+	}
+	res.add("certificates", emptyNotNull(all))
+	switch {
+	case len(args) == 1 && !found:
+		return refuse("name_unknown", problem.At{}, "no certificate %q is installed here", args[0])
+	case !found:
+		res.headline = "nothing is installed by postcert yet. Begin with: postcert install-cert --help"
+		return answerNo
+	case !agree:
+		return answerNo
+	}
+	res.headline = "wanted, installed and served agree on every listener."
+	return nil
+}
+
+// showState prints one certificate's state and says what disagrees.
+func (a *app) showState(s *site, st deploy.State, rec *status.Record, res *result) servedJSON {
+	v := servedJSON{Instance: s.instance.ConfigDirectory, Name: st.Name, Agrees: true, Record: rec, Listeners: []observedJSON{},
+		Installed: installedJSON{Generation: st.Generation, File: st.File, Current: certificateOf(st.Pair)}}
+	no := func(id, format string, args ...any) {
+		v.Agrees = false
+		res.problems = append(res.problems, problem.New(id, problem.At{File: st.File}, format, args...))
+	}
+	a.text.printf("%s  %s\n", a.text.paint(bold, st.Name), a.text.paint(faint, s.instance.ConfigDirectory))
+	switch {
+	case st.Pair.IsZero():
+		no("installed_unreadable", "the installed file cannot be read: %v", st.Err)
+	default:
+		a.showCertificate(st.Pair)
+		a.text.printf("               generation %s, %s\n", generationWords(st.Generation), bar(st.Pair.Leaf().NotBefore, st.Pair.Leaf().NotAfter, time.Now()))
+		if time.Now().After(st.Pair.Leaf().NotAfter) {
+			no("cert_expired", "the installed certificate expired on %s", st.Pair.Leaf().NotAfter.UTC().Format(time.DateOnly))
+		}
+	}
+	if rec != nil && rec.Wanted != "" && !st.Pair.IsZero() && rec.Wanted != st.Pair.Fingerprint() {
+		no("wanted_not_installed", "the certificate wanted since %s (%s…) is not the installed one: %s",
+			rec.WantedSince.UTC().Format(time.DateTime), rec.Wanted[:16], rec.LastError.Message)
+	}
+	if st.Open {
+		no("transaction_open", "a change was interrupted and is not settled")
+	}
+	if !st.Running {
+		no("not_running", "Postfix is not running")
+	}
+	a.showObservations(st.Listeners)
+	for _, o := range st.Listeners {
+		v.Listeners = append(v.Listeners, observedOf(o))
+		if o.Verdict != probe.Proven && !o.Expectation.Ignore {
+			no("served_differs", "%s on %s: %s", o.Expectation.Listener.ID(), o.Expectation.Endpoint.Address, o.Words())
+		}
+	}
+	if rec != nil {
+		a.text.printf("  last         %s\n", rec.Words())
+	}
+	return v
+}
+
+func generationWords(n int) string {
+	if n == 0 {
+		return "unknown"
+	}
+	return fmt.Sprint(n)
+}
+
+// bar draws the used part of a lifetime.
+func bar(from, until, now time.Time) string {
+	const width = 20
+	used := float64(now.Sub(from)) / float64(until.Sub(from))
+	n := min(max(int(used*width+0.5), 0), width)
+	return "[" + strings.Repeat("#", n) + strings.Repeat(".", width-n) + "] " + fmt.Sprintf("%.0f %% of its lifetime used", min(max(used, 0), 1)*100)
+}

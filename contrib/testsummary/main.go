@@ -1,0 +1,154 @@
+// Command testsummary reads the output of `go test -json` and prints what a
+// person, and CI, want to read: one line per package as go test prints it, the
+// output of each test that failed, each test that was skipped, and as the last
+// line
+//
+//	812 passed, 0 failed, 0 skipped
+//
+// It ends with status 1 if a test or a package failed, if the input is cut off
+// or empty, and, with -noskip, if a test was skipped: a skipped test proves
+// nothing, and in CI everything that a test needs is there.
+//
+//	go test -json ./... | testsummary -noskip
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+)
+
+func main() {
+	noskip := flag.Bool("noskip", false, "fail if a test was skipped")
+	flag.Parse()
+	if !summarize(os.Stdin, os.Stdout, *noskip) {
+		os.Exit(1)
+	}
+}
+
+// event is one line of `go test -json` (go doc test2json), and of the build
+// output that go test mixes in (go help buildjson).
+type event struct {
+	Action     string
+	Package    string
+	ImportPath string // of build-output and build-fail
+	Test       string // "" is the package itself
+	Output     string
+	Elapsed    float64 // seconds
+}
+
+// results is what has been read so far.
+type results struct {
+	out                     io.Writer
+	passed, failed, skipped int
+	packages                int                            // that have ended
+	broken                  int                            // of these, that failed
+	running                 map[string]map[string][]string // package, test: output
+	build                   map[string][]string            // package: the compiler's output
+}
+
+// summarize reads events from in until its end. It tells whether all is well.
+func summarize(in io.Reader, out io.Writer, noskip bool) bool {
+	r := &results{out: out, running: map[string]map[string][]string{}, build: map[string][]string{}}
+	scanner := bufio.NewScanner(in)
+	scanner.Buffer(nil, 16<<20)
+	for scanner.Scan() {
+		var e event
+		if err := json.Unmarshal(scanner.Bytes(), &e); err != nil {
+			fmt.Fprintf(out, "%s\n", scanner.Bytes()) // go's own words, such as a download
+			continue
+		}
+		r.add(e)
+	}
+	well := r.failed == 0 && r.broken == 0
+	if err := scanner.Err(); err != nil {
+		fmt.Fprintln(out, "testsummary:", err)
+		well = false
+	}
+	for _, name := range sortedKeys(r.running) {
+		fmt.Fprintf(out, "FAIL\t%s\t(no result)\n", name)
+		well = false
+	}
+	if r.packages == 0 {
+		fmt.Fprintln(out, "testsummary: no package was tested")
+		well = false
+	}
+	if noskip && r.skipped > 0 {
+		fmt.Fprintln(out, "testsummary: tests were skipped, and none may be")
+		well = false
+	}
+	fmt.Fprintf(out, "%d passed, %d failed, %d skipped\n", r.passed, r.failed, r.skipped)
+	return well
+}
+
+func (r *results) add(e event) {
+	switch e.Action {
+	case "build-output":
+		r.build[e.ImportPath] = append(r.build[e.ImportPath], e.Output)
+		return
+	case "build-fail":
+		fmt.Fprint(r.out, strings.Join(r.build[e.ImportPath], ""))
+		return
+	}
+	tests := r.running[e.Package]
+	if tests == nil {
+		tests = map[string][]string{}
+		r.running[e.Package] = tests
+	}
+	switch {
+	case e.Action == "output":
+		tests[e.Test] = append(tests[e.Test], e.Output)
+	case e.Action != "pass" && e.Action != "fail" && e.Action != "skip":
+	case e.Test == "":
+		r.packageEnd(e, tests)
+	default:
+		r.testEnd(e, tests)
+	}
+}
+
+// testEnd counts a test, or a part of one, and prints what is worth reading.
+func (r *results) testEnd(e event, tests map[string][]string) {
+	switch e.Action {
+	case "pass":
+		r.passed++
+	case "fail":
+		r.failed++
+		fmt.Fprint(r.out, strings.Join(tests[e.Test], ""))
+	case "skip":
+		r.skipped++
+		fmt.Fprint(r.out, strings.Join(tests[e.Test], ""))
+	}
+	delete(tests, e.Test)
+}
+
+// packageEnd prints the line of a package. What a failed package printed outside
+// of its tests comes with it: a crash, a race, os.Exit in TestMain.
+func (r *results) packageEnd(e event, tests map[string][]string) {
+	r.packages++
+	if e.Action == "fail" {
+		r.broken++
+		for _, name := range sortedKeys(tests) {
+			fmt.Fprint(r.out, strings.Join(tests[name], ""))
+		}
+	} else {
+		lines := tests[""]
+		if n := len(lines); n > 0 { // "ok  \tpackage\ttime" or "?   \tpackage\t[no test files]"
+			fmt.Fprint(r.out, lines[n-1])
+		}
+	}
+	delete(r.running, e.Package)
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	var keys []string
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

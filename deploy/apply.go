@@ -1,0 +1,260 @@
+package deploy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"postcert/deploy/generation"
+	"postcert/deploy/journal"
+	"postcert/verify/probe"
+	"postcert/verify/problem"
+)
+
+// run is one transaction on its way.
+type run struct {
+	*Engine
+	recorder
+	plan   *Plan
+	report *Report
+	tx     *journal.Tx
+	gen    generation.Generation
+	writes []journal.Write
+	dry    bool // nothing of this is remembered
+
+	reused   bool      // the generation was there before
+	adopting bool      // generation 0 was made for this change
+	began    time.Time // when production was first touched
+}
+
+// Apply executes a plan: stage, rehearse, journal, commit, reload, prove,
+// confirm; and undoes it if it is contradicted. The caller holds the lock. The
+// report is filled also when an error is returned.
+func (e *Engine) Apply(ctx context.Context, p *Plan) (*Report, error) {
+	r := e.newRun(p)
+	err := r.transact(ctx)
+	r.report.Steps, r.report.Time = r.steps, e.now()
+	r.remember(err)
+	return r.report, err
+}
+
+// close ends the open transaction; its record in the history is part of that.
+func (r *run) close(cause error) error {
+	detail, err := json.Marshal(r.record(cause))
+	if err != nil {
+		return err
+	}
+	if err := r.tx.Close(string(r.report.Outcome), detail); err != nil {
+		return err
+	}
+	r.tx = nil
+	r.dropKeys()
+	return nil
+}
+
+// tidy removes what nothing needs any more. It is not part of the promise, so
+// what fails here is logged and tried again after the next change.
+func (r *run) tidy(proven bool) {
+	if !proven {
+		return
+	}
+	for _, path := range r.plan.Obsolete {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			r.logger().Warn("removing a file that nothing names any more", "file", path, "err", err)
+		}
+	}
+	if r.gen.Number == 0 {
+		return
+	}
+	if _, err := r.Store.Prune(r.plan.Instance, r.plan.Name, orInt(r.Keep, 3), r.gen.Number); err != nil {
+		r.logger().Warn("removing old generations", "err", err)
+	}
+}
+
+func (e *Engine) newRun(p *Plan) *run {
+	return &run{
+		Engine: e, recorder: recorder{progress: e.Progress}, plan: p, began: e.now(),
+		report: &Report{Plan: p, Outcome: Failed, Problems: p.Problems, Running: p.Running.Running},
+	}
+}
+
+// transact is the sequence of the transaction. What fails up to the journal
+// has touched nothing; what fails after it is undone.
+func (r *run) transact(ctx context.Context) error {
+	if r.plan.Unchanged {
+		r.report.Outcome = Unchanged
+		r.report.Listeners = r.plan.baselineObservations()
+		return nil
+	}
+	if err := r.prepare(ctx); err != nil {
+		r.sweep()
+		if refused(err) {
+			r.report.Outcome = Refused
+		}
+		return err
+	}
+	if err := r.commit(ctx); err != nil {
+		return r.undo(ctx, err)
+	}
+	if !r.plan.Running.Running {
+		return r.confirm(ctx, NotVerified)
+	}
+	if err := r.step(StepReload, func() (string, error) {
+		if err := r.tx.Mark(phaseReload); err != nil {
+			return "", err
+		}
+		return "", r.MTA.Reload(ctx)
+	}); err != nil {
+		return r.undo(ctx, err)
+	}
+	outcome, err := r.prove(ctx)
+	if err != nil {
+		return r.undo(ctx, err)
+	}
+	return r.confirm(ctx, outcome)
+}
+
+// prepare does all that can be done before production is touched, the journal
+// included.
+func (r *run) prepare(ctx context.Context) error {
+	if err := r.stage(); err != nil {
+		return err
+	}
+	if err := r.rehearse(ctx); err != nil {
+		return err
+	}
+	return r.step(StepJournal, func() (string, error) {
+		if err := r.fresh(ctx); err != nil {
+			return "", err
+		}
+		return "", r.openJournal(ctx)
+	})
+}
+
+// refused tells a verdict about what was asked for from a failure to act.
+func refused(err error) bool {
+	var not *RefusedError
+	return len(problem.From(err)) > 0 || errors.As(err, &not)
+}
+
+// StaleError says that the configuration is not the one that was planned for.
+type StaleError struct{ Instance string }
+
+func (e *StaleError) Error() string {
+	return fmt.Sprintf("the configuration in %s was changed by somebody else while this change was being prepared", e.Instance)
+}
+
+// fresh refuses a plan that was made for another configuration.
+func (r *run) fresh(ctx context.Context) error {
+	now, err := r.MTA.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	if now.Digest() != r.plan.Before.Digest() {
+		return &StaleError{Instance: r.plan.Instance}
+	}
+	return ctx.Err()
+}
+
+// commit applies the writes in order. Each state in between is serveable: the
+// file is one rename, and the configuration names it only afterwards.
+func (r *run) commit(ctx context.Context) error {
+	return r.step(StepCommit, func() (string, error) {
+		if err := ctx.Err(); err != nil {
+			return "", err
+		}
+		r.began = r.now()
+		if err := r.tx.Commit(); err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("%d files", len(r.writes)), nil
+	})
+}
+
+// prove asks every listener and weighs the answers.
+func (r *run) prove(ctx context.Context) (Outcome, error) {
+	outcome := Installed
+	err := r.step(StepProve, func() (string, error) {
+		p := proof{prober: r.Prober, deadline: r.deadline(r.plan.Configures())}
+		r.report.Listeners = p.observe(ctx, r.plan.Expect)
+		if err := ctx.Err(); err != nil {
+			return "", err
+		}
+		var err error
+		outcome, err = weigh(r.report.Listeners, r.plan.Configures() || !r.report.Rehearsed.OK)
+		return summary(r.report.Listeners), err
+	})
+	return outcome, err
+}
+
+// ContradictedError says which listener does not present what was installed.
+type ContradictedError struct {
+	Observations []Observation // those that led to the undo
+}
+
+func (e *ContradictedError) Error() string {
+	o := e.Observations[0]
+	what := "does not present the certificate"
+	if o.Verdict == probe.NotVerified {
+		what = "could not be verified"
+	}
+	return fmt.Sprintf("%s on %s %s: %s", o.Expectation.Listener.ID(), o.Expectation.Endpoint.Address, what, o.Words())
+}
+
+// weigh turns the observations into an outcome. A contradiction undoes. What
+// could not be verified undoes only if demand is set: when configuration
+// changed, or nothing was rehearsed. What was broken before never undoes, and
+// is no success either. Nothing proven at all is never a success.
+func weigh(obs []Observation, demand bool) (Outcome, error) {
+	var against []Observation
+	proven, open := 0, 0
+	for _, o := range obs {
+		switch {
+		case o.Expectation.Ignore:
+		case o.Verdict == probe.Proven:
+			proven++
+		case o.Expectation.wasBroken():
+			open++
+		case o.Verdict == probe.Contradicted, demand:
+			against = append(against, o)
+		default:
+			open++
+		}
+	}
+	if len(against) > 0 {
+		return "", &ContradictedError{Observations: against}
+	}
+	if open > 0 || proven == 0 {
+		return NotVerified, nil
+	}
+	return Installed, nil
+}
+
+func summary(obs []Observation) string {
+	proven := 0
+	for _, o := range obs {
+		if o.Verdict == probe.Proven {
+			proven++
+		}
+	}
+	return fmt.Sprintf("%d of %d proven", proven, len(obs))
+}
+
+// confirm closes the journal and prunes what is no longer needed.
+func (r *run) confirm(ctx context.Context, outcome Outcome) error {
+	r.report.Outcome = outcome
+	return r.step(StepConfirm, func() (string, error) {
+		if err := r.tx.Mark(phaseDone); err != nil {
+			return "", err
+		}
+		if err := r.close(nil); err != nil {
+			return "", err
+		}
+		r.tidy(outcome == Installed)
+		return "", nil
+	})
+}

@@ -1,0 +1,107 @@
+package deploy
+
+import (
+	"time"
+
+	"postcert/deploy/postfix/cf"
+	"postcert/verify"
+	"postcert/verify/keypair"
+	"postcert/verify/problem"
+)
+
+// Layout is where the pair lives and which parameters name it.
+type Layout string
+
+const (
+	// LayoutAuto follows the scheme in effect, with key and chain in one file.
+	LayoutAuto Layout = "auto"
+	// LayoutPair keeps the key out of smtpd_tls_cert_file: two files named by
+	// generation, switched by one replacement of main.cf.
+	LayoutPair Layout = "pair"
+	// LayoutKeep edits nothing: what main.cf names is judged and proven.
+	LayoutKeep Layout = "keep"
+)
+
+// RehearsalMode says what happens when the rehearsal could not run. One that
+// ran and was refused always stops the change.
+type RehearsalMode string
+
+const (
+	RehearsalAuto     RehearsalMode = "auto"     // a mere file switch may go on
+	RehearsalRequired RehearsalMode = "required" // nothing goes on
+	RehearsalOff      RehearsalMode = "off"      // --no-rehearsal
+)
+
+// Change is what is wanted of one instance. The zero value of each field is
+// the strict choice.
+type Change struct {
+	Reason string       // for the history: "install-cert", "rollback", ...
+	Name   string       // certificate name; "" lets the plan choose
+	Pair   keypair.Pair // zero: a change of configuration only
+	Source string       // where the pair was read from, for the history
+	Edits  []cf.Edit    // further edits of main.cf and master.cf
+
+	Layout    Layout
+	Rehearsal RehearsalMode
+	Service   string // only this service/type gets the pair
+	Enable    bool   // also set smtpd_tls_security_level = may where it is empty
+	Judge     bool   // judge the pair by Policy; a rollback was judged before
+
+	Generation int  // the pair is this generation already; 0: it is staged as a new one
+	Release    bool // Edits give the certificate back to the files of before
+	Policy     verify.Policy
+
+	Lineage         string   // the lineage's name, the second choice for Name
+	AdoptOverrides  bool     // change -o overrides that name a stale file
+	IgnoreListeners []string // addresses that are neither proven nor a reason to undo
+	SNI             []string // server names asked for besides none
+}
+
+// Rehearsed tells whether the private Postfix served the candidate. In JSON it
+// is true, false, or the reason why the rehearsal did not run.
+type Rehearsed struct {
+	OK     bool
+	Reason string // why it did not run; "" with OK false: it was not asked for
+}
+
+// MarshalJSON renders true, false or the reason.
+func (r Rehearsed) MarshalJSON() ([]byte, error) {
+	switch {
+	case r.OK:
+		return []byte("true"), nil
+	case r.Reason == "":
+		return []byte("false"), nil
+	}
+	return jsonString(r.Reason)
+}
+
+// Outcome is how a transaction ended.
+type Outcome string
+
+const (
+	Unchanged   Outcome = "unchanged"    // already installed and served everywhere
+	Installed   Outcome = "installed"    // committed and proven
+	NotVerified Outcome = "not_verified" // committed; at least one listener could not be verified
+	Refused     Outcome = "refused"      // certificate, plan or rehearsal; nothing was touched
+	Failed      Outcome = "failed"       // another failure before the commit; nothing was touched
+	RolledBack  Outcome = "rolled_back"  // committed, undone, and the baseline is proven again
+	Incomplete  Outcome = "incomplete"   // the undo could not be completed or proven; the journal is kept
+	Planned     Outcome = "planned"      // a dry run
+)
+
+// Report is what a transaction did. It is filled as far as it went also when
+// an error is returned beside it.
+type Report struct {
+	Outcome    Outcome
+	Plan       *Plan
+	Rehearsed  Rehearsed
+	Generation int
+	Steps      []Event
+	Listeners  []Observation // what each listener presents now
+	Problems   problem.List
+	Log        []string // lines of the instance's mail log that explain a failure
+	Conflicts  []string // what the undo met that somebody else had changed
+	Cause      string   // why a transaction was undone
+	Running    bool     // Postfix was running at the end
+	Time       time.Time
+}

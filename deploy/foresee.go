@@ -1,0 +1,109 @@
+package deploy
+
+import (
+	"errors"
+	"net"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"postcert/deploy/atomicfile"
+	"postcert/deploy/postfix/cf"
+	"postcert/verify/problem"
+)
+
+// foresee finds at plan time what would make the commit or the reload fail.
+func (e *Engine) foresee(p *Plan) {
+	p.replaceable()
+	if p.Running.Running {
+		p.bindable()
+	}
+	if len(p.Expect) == 0 && len(p.Problems.Errors()) == 0 && !p.Change.Release {
+		p.Problems = append(p.Problems, problem.New("tls_not_enabled", problem.At{File: p.Instance},
+			"no listener of %s offers TLS that could be proven", p.Instance))
+	}
+}
+
+// replaceable proves for each target that it can be replaced: not a mount
+// point, not immutable, on a file system that can be written and has room.
+func (p *Plan) replaceable() {
+	var targets []string
+	if !slices.Equal(p.Main, p.Before.Main.Data) {
+		targets = append(targets, p.Before.Main.Path)
+	}
+	if !slices.Equal(p.Master, p.Before.Master.Data) {
+		targets = append(targets, p.Before.Master.Path)
+	}
+	for _, f := range p.Files {
+		targets = append(targets, f.Path)
+	}
+	for _, t := range targets {
+		err := atomicfile.Replaceable(t, roomNeeded)
+		var refused *atomicfile.RefusedError
+		if errors.As(err, &refused) && refused.Reason == atomicfile.NoDirectory && filepath.Base(filepath.Dir(t)) == Directory {
+			// Our own directory is made with the first install: then the one
+			// above it is what must be writable.
+			err = atomicfile.Replaceable(filepath.Dir(t), roomNeeded)
+			if errors.As(err, &refused) && refused.Reason == atomicfile.NotRegular {
+				err = nil
+			}
+		}
+		if err != nil {
+			p.Problems = append(p.Problems, problem.New("config_not_replaceable", problem.At{File: t}, "%v", err))
+		}
+	}
+}
+
+// roomNeeded is what the files of a change, their temporary copies and the
+// journal take at most, in bytes.
+const roomNeeded = 1 << 20
+
+// bindable refuses to reload a configuration at which master(8) would end: a
+// service whose address cannot be bound is fatal to it. That is known by
+// trying, for services that nothing answers for at the moment.
+func (p *Plan) bindable() {
+	for _, l := range p.Listeners {
+		if l.Type != "inet" {
+			continue
+		}
+		for _, addr := range l.Addresses {
+			if why := cannotBind(l.Network, addr); why != "" {
+				p.Problems = append(p.Problems, problem.New("listener_not_bindable", problem.At{File: p.Before.Master.Path, Line: l.Line, Service: l.ID(), Endpoint: addr},
+					"a reload would end Postfix: %s cannot be bound (%s), which master.cf line %d asks for", addr, why, l.Line))
+			}
+		}
+	}
+}
+
+// cannotBind says why nothing can listen at an address, or "" if something can
+// or already does.
+func cannotBind(network, addr string) string {
+	ln, err := net.Listen(network, addr)
+	if err == nil {
+		ln.Close()
+		return ""
+	}
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return ""
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return "no interface of this host has that address"
+	}
+	return err.Error()
+}
+
+// carryTLS reads from the candidate which listeners offer TLS: an edit may have
+// switched it on.
+func carryTLS(list []cf.Listener, s cf.Snapshot, host cf.Host) []cf.Listener {
+	after := map[string]cf.Listener{}
+	for _, l := range s.Listeners(host) {
+		after[l.ID()] = l
+	}
+	out := slices.Clone(list)
+	for i, l := range out {
+		if n, ok := after[l.ID()]; ok {
+			out[i] = n
+		}
+	}
+	return out
+}

@@ -1,0 +1,133 @@
+package journal
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"postcert/deploy/atomicfile"
+)
+
+// KeepRecords is how many records the history keeps.
+const KeepRecords = 200
+
+// Record is one closed transaction: a file of the history.
+type Record struct {
+	ID     string          `json:"id"`
+	Begun  time.Time       `json:"begun"`  // UTC
+	Closed time.Time       `json:"closed"` // UTC
+	Phase  string          `json:"phase"`  // the last one marked
+	Result string          `json:"result"`
+	Note   json.RawMessage `json:"note,omitempty"`
+	Detail json.RawMessage `json:"detail,omitempty"`
+	Writes []Changed       `json:"writes"`
+}
+
+// Changed is one path of a [Record]: what stood there and what was written, as
+// kind, attributes and digest.
+type Changed struct {
+	Path   string `json:"path"`
+	Before string `json:"before"`
+	After  string `json:"after"`
+}
+
+func (tx *Tx) entry(result string, detail json.RawMessage) Record {
+	r := Record{
+		ID: tx.rec.ID, Begun: tx.rec.Begun, Closed: tx.j.now().UTC(), Phase: tx.phase,
+		Result: result, Note: tx.rec.Note, Detail: detail, Writes: []Changed{},
+	}
+	for _, w := range tx.rec.Writes {
+		r.Writes = append(r.Writes, Changed{Path: w.Path, Before: w.Before.String(), After: w.After.String()})
+	}
+	return r
+}
+
+// recordName sorts by the time of beginning, and is the same each time the
+// same transaction is closed.
+func recordName(r Record) string {
+	return r.Begun.UTC().Format("20060102T150405.000000000Z") + "-" + r.ID + ".json"
+}
+
+// remember adds a record and drops the oldest.
+func (j Journal) remember(r Record) error {
+	if j.History == "" {
+		return nil
+	}
+	data, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("history: %w", err)
+	}
+	if HasKey(data) {
+		return ErrKeyBytes
+	}
+	if err := atomicfile.MkdirAll(j.FS, j.History); err != nil {
+		return fmt.Errorf("history: %w", err)
+	}
+	if _, err := atomicfile.Sweep(j.FS, j.History, j.now()); err != nil {
+		return fmt.Errorf("history: %w", err)
+	}
+	if err := atomicfile.Write(j.FS, filepath.Join(j.History, recordName(r)), data, j.private()); err != nil {
+		return fmt.Errorf("history: %w", err)
+	}
+	names, err := j.recordNames()
+	if err != nil {
+		return err
+	}
+	for len(names) > KeepRecords {
+		if err := j.FS.Remove(filepath.Join(j.History, names[0])); err != nil {
+			return fmt.Errorf("history: %w", err)
+		}
+		names = names[1:]
+	}
+	return nil
+}
+
+// recordNames lists the history, oldest first.
+func (j Journal) recordNames() ([]string, error) {
+	names, err := j.FS.ReadDir(j.History)
+	if err != nil {
+		return nil, fmt.Errorf("history: %w", err)
+	}
+	names = slices.DeleteFunc(names, func(name string) bool {
+		return !strings.HasSuffix(name, ".json") || strings.HasPrefix(name, ".")
+	})
+	slices.Sort(names)
+	return names, nil
+}
+
+// Records returns the history, newest first. Files that can't be read as
+// records are left out and reported together in the error, beside the rest.
+func (j Journal) Records() ([]Record, error) {
+	if _, err := j.FS.Lstat(j.History); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("history: %w", err)
+	}
+	names, err := j.recordNames()
+	if err != nil {
+		return nil, err
+	}
+	slices.Reverse(names)
+	var all []Record
+	var errs []error
+	for _, name := range names {
+		path := filepath.Join(j.History, name)
+		var r Record
+		data, err := atomicfile.ReadFile(j.FS, path, maxRecord)
+		if err == nil {
+			err = json.Unmarshal(data, &r)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("history: %s: %w", path, err))
+			continue
+		}
+		all = append(all, r)
+	}
+	return all, errors.Join(errs...)
+}

@@ -1,0 +1,163 @@
+// Package lock lets one run change this host at a time.
+//
+// It is flock(2) on a file that is never removed. The kernel drops the lock
+// when its holder ends, however it ends, so there is nothing stale to judge
+// and no clock in it. A file that is removed and made again would be two
+// files, each locked by somebody; hence never unlinked. What the file contains,
+// the process id of the holder, is information for people and decides nothing.
+//
+// The lock does not pass to programs that the holder starts: its descriptor is
+// closed on exec(2).
+package lock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// pollInterval is how often a waiting run asks again. flock(2) can wait by
+// itself, but then neither ctx nor the limit could end it.
+const pollInterval = 20 * time.Millisecond
+
+// HeldError says that another run held the lock to the end of the wait.
+type HeldError struct {
+	Path   string
+	PID    int           // of the holder by its own word; 0 if unknown
+	Waited time.Duration // how long we did
+}
+
+func (e *HeldError) Error() string {
+	who := "another process"
+	if e.PID > 0 {
+		who = fmt.Sprintf("process %d", e.PID)
+	}
+	return fmt.Sprintf("%s is locked by %s", e.Path, who)
+}
+
+// Lock is a lock that is held, until [Lock.Release] or the end of the process. A
+// Lock that nothing refers to any more is collected, and its file closed: keep
+// it.
+type Lock struct{ f *os.File }
+
+// Acquire locks path, which is made if it is missing (mode 0600); its directory
+// must exist. It waits at most wait, 0 meaning one try, and returns *[HeldError]
+// when that was not enough, or ctx's own error when ctx ended first.
+func Acquire(ctx context.Context, path string, wait time.Duration) (*Lock, error) {
+	start := time.Now()
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("locking %s: %w", path, err)
+		}
+		l, holder, err := try(path)
+		if l != nil || err != nil {
+			return l, err
+		}
+		if waited := time.Since(start); waited >= wait {
+			return nil, &HeldError{Path: path, PID: holder, Waited: waited}
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
+}
+
+// try returns the lock, or the holder's pid (0 if unknown), or an error.
+func try(path string) (*Lock, int, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	if err != nil {
+		return nil, 0, fmt.Errorf("locking: %w", err)
+	}
+	err = flock(f)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		pid := holder(f)
+		f.Close()
+		return nil, pid, nil
+	}
+	var same bool
+	if err == nil {
+		same, err = stillAt(path, f)
+	}
+	if err == nil && same {
+		err = announce(f)
+	}
+	if err != nil {
+		f.Close()
+		return nil, 0, fmt.Errorf("locking %s: %w", path, err)
+	}
+	if !same {
+		// Somebody removed or replaced the file between our open and our
+		// lock: what we hold is nobody else's lock.
+		f.Close()
+		return nil, 0, nil
+	}
+	return &Lock{f: f}, 0, nil
+}
+
+func flock(f *os.File) error {
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+	}
+}
+
+func stillAt(path string, f *os.File) (bool, error) {
+	mine, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	if !mine.Mode().IsRegular() {
+		return false, errors.New("not a regular file")
+	}
+	now, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(mine, now), err
+}
+
+// announce writes our pid into the file. On a full disk the lock holds all the
+// same: what is written is information only.
+func announce(f *os.File) error {
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return nil
+	}
+	return err
+}
+
+func holder(f *os.File) int {
+	b := make([]byte, 32)
+	n, _ := f.ReadAt(b, 0) // io.EOF is the rule; an unreadable file names nobody
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b[:n])))
+	if err != nil || pid < 0 {
+		return 0
+	}
+	return pid
+}
+
+// Release gives the lock back. The file stays, without our pid.
+func (l *Lock) Release() error {
+	err := l.f.Truncate(0)
+	if cerr := l.f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("unlocking: %w", err)
+	}
+	return nil
+}

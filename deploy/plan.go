@@ -1,0 +1,429 @@
+package deploy
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"postcert/deploy/generation"
+	"postcert/deploy/postfix/cf"
+	"postcert/verify"
+	"postcert/verify/keypair"
+	"postcert/verify/probe"
+	"postcert/verify/problem"
+)
+
+// Plan is what a Change means for one instance: what will be written, and what
+// every listener must present afterwards. It is a value; making it touches
+// nothing of production.
+type Plan struct {
+	Instance  string // configuration directory
+	Name      string // certificate name
+	Change    Change
+	Pair      keypair.Pair // as it will be installed: without a root
+	Before    cf.Snapshot
+	Candidate cf.Snapshot // configuration after the change; equal to Before for a file switch
+	Main      []byte      // main.cf after the change
+	Master    []byte      // master.cf after the change
+	Scheme    cf.Scheme
+	Edits     []cf.Edit
+	Files     []PlannedFile // files of the certificate, in the order they are written
+	Listeners []cf.Listener
+	Expect    []Expectation
+	Problems  problem.List
+	Unchanged bool // installed, configured and served already
+	Running   Master
+	Obsolete  []string // files of ours that nothing names once this is proven
+
+	host cf.Host
+}
+
+// PlannedFile is one file of the certificate.
+type PlannedFile struct {
+	Path string
+	Part Part
+}
+
+// Part is what of a pair a file holds.
+type Part string
+
+const (
+	PartPostfix   Part = "postfix"   // key, leaf, intermediates
+	PartFullchain Part = "fullchain" // leaf, intermediates
+	PartKey       Part = "key"
+)
+
+func (p Part) of(pair keypair.Pair) []byte {
+	switch p {
+	case PartFullchain:
+		return pair.Fullchain()
+	case PartKey:
+		return pair.PrivateKey()
+	}
+	return pair.Postfix()
+}
+
+// Configures tells whether the plan edits main.cf or master.cf.
+func (p *Plan) Configures() bool { return len(p.Edits) > 0 }
+
+// Plan decides what c means, or says in problems why it is refused. The error
+// is a problem.List in that case, and the plan is returned as far as it got.
+func (e *Engine) Plan(ctx context.Context, c Change) (*Plan, error) {
+	before, err := e.MTA.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{Instance: before.Dir, Change: c, Before: before, Candidate: before,
+		Main: before.Main.Data, Master: before.Master.Data, Pair: c.Pair, host: e.Host}
+	if p.Running, err = e.MTA.Master(ctx); err != nil {
+		return p, err
+	}
+	p.Name = e.chooseName(before, c)
+	if err := generation.ValidName(p.Name); err != nil {
+		return p, problem.List{problem.New("name_invalid", problem.At{}, "%v", err)}
+	}
+	p.Listeners = before.Listeners(e.Host)
+	p.decideScheme(e.now())
+	p.Expect = p.expectations(before)
+	if p.Running.Running {
+		e.baseline(ctx, p)
+	}
+	p.judge(e.now())
+	if err := p.Problems.Err(); err != nil {
+		return p, err
+	}
+	if err := e.candidate(ctx, p); err != nil {
+		return p, err
+	}
+	p.settleExpectations()
+	e.foresee(p)
+	p.Unchanged = p.agrees()
+	return p, p.Problems.Err()
+}
+
+// chooseName is the name of the certificate: the one asked for; the one that
+// the instance already serves from our directory; the lineage's; the leaf's
+// first DNS name.
+func (e *Engine) chooseName(s cf.Snapshot, c Change) string {
+	if c.Name != "" {
+		return c.Name
+	}
+	for _, f := range certificateFiles(s, c.Service) {
+		if filepath.Dir(f) == filepath.Join(s.Dir, Directory) {
+			return strings.TrimSuffix(filepath.Base(f), ".pem")
+		}
+	}
+	if c.Lineage != "" {
+		return c.Lineage
+	}
+	if !c.Pair.IsZero() && len(c.Pair.Leaf().DNSNames) > 0 {
+		return generation.FileName(c.Pair.Leaf().DNSNames[0])
+	}
+	return ""
+}
+
+// decideScheme chooses the files and the edits that carry the certificate.
+func (p *Plan) decideScheme(now time.Time) {
+	p.Edits = slices.Clone(p.Change.Edits)
+	if p.Pair.IsZero() {
+		return
+	}
+	dir := filepath.Join(p.Before.Dir, Directory)
+	t := cf.Target{
+		Path: filepath.Join(dir, p.Name+".pem"), KeyType: p.Pair.KeyType(),
+		Names:  p.Pair.Leaf().DNSNames,
+		Enable: p.Change.Enable, Service: p.Change.Service, AdoptOverrides: p.Change.AdoptOverrides,
+		Layout: string(p.Change.Layout), SNINames: sniNames(p.Before),
+		Look: look(p.Change.Policy.Anchors, now),
+	}
+	p.Files = []PlannedFile{{t.Path, PartPostfix}}
+	switch p.Change.Layout {
+	case LayoutPair:
+		t.CertPath = pairPath(p.Before.Dir, p.Name, p.Pair, PartFullchain)
+		t.KeyPath = pairPath(p.Before.Dir, p.Name, p.Pair, PartKey)
+		p.Files = []PlannedFile{{t.KeyPath, PartKey}, {t.CertPath, PartFullchain}}
+	case LayoutKeep:
+		p.Files = nil
+	}
+	p.Scheme = p.Before.CertificateEdits(t)
+	p.Edits = append(p.Edits, p.Scheme.Edits...)
+	p.Problems = append(p.Problems, p.Scheme.Problems...)
+	if p.Change.Layout == LayoutKeep && len(p.Problems.Errors()) == 0 {
+		p.keepMustHold()
+	}
+}
+
+// keepMustHold refuses a pair that is not the one which the files in effect
+// hold: the layout "keep" edits nothing, so there is nothing it could do.
+func (p *Plan) keepMustHold() {
+	for _, id := range p.Scheme.Services {
+		if held := onDisk(p.Before, id)[p.Pair.KeyType()]; !sameChain(held, rawChain(p.Pair.Chain())) {
+			p.Problems = append(p.Problems, problem.New("keep_differs", problem.At{Service: id},
+				"layout keep changes no file, and what %s reads (%s) is another certificate than the given one",
+				id, strings.Join(certificateFiles(p.Before, id), ", ")))
+			return
+		}
+	}
+}
+
+// expectations lists the questions of the proof: each listener with TLS,
+// without a server name and with each of the names that matter, for each key
+// type it will serve.
+func (p *Plan) expectations(s cf.Snapshot) []Expectation {
+	var out []Expectation
+	for _, l := range p.Listeners {
+		if !l.TLS || l.Reason != "" {
+			continue
+		}
+		for _, addr := range l.Addresses {
+			for _, sni := range p.serverNames() {
+				for _, kt := range p.keyTypes(s, l.ID()) {
+					out = append(out, p.expectation(l, addr, sni, kt))
+				}
+			}
+		}
+	}
+	return out
+}
+
+func (p *Plan) expectation(l cf.Listener, addr, sni, keyType string) Expectation {
+	mode := probe.STARTTLS
+	if l.Implicit {
+		mode = probe.Implicit
+	}
+	return Expectation{
+		Listener: l,
+		Endpoint: probe.Endpoint{Network: l.Network, Address: addr, Mode: mode, ServerName: sni, KeyType: keyType, ProxyProtocol: l.Proxy},
+		New:      slices.Contains(p.Scheme.Services, l.ID()),
+		Ignore:   ignored(addr, p.Change.IgnoreListeners),
+		Sessions: sessionsFor(p.Before, l.ID()),
+	}
+}
+
+// ignored matches an address by "host:port", ":port", "port" or host.
+func ignored(addr string, list []string) bool {
+	host, port, _ := net.SplitHostPort(addr)
+	for _, i := range list {
+		if i == addr || i == port || i == ":"+port || i == host {
+			return true
+		}
+	}
+	return false
+}
+
+// serverNames are the names asked for besides none: a client that sends a
+// name must be served as well as one that does not.
+func (p *Plan) serverNames() []string {
+	out := []string{""}
+	if !p.Pair.IsZero() {
+		for _, n := range p.Pair.Leaf().DNSNames {
+			if !strings.HasPrefix(n, "*") {
+				out = append(out, n)
+				break
+			}
+		}
+	}
+	for _, n := range p.Change.SNI {
+		if !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// keyTypes are the key types to ask a service for: none in particular while it
+// serves one, each by itself when it serves two.
+func (p *Plan) keyTypes(s cf.Snapshot, service string) []string {
+	types := map[string]bool{}
+	for kt := range onDisk(s, service) {
+		types[kt] = true
+	}
+	if len(types) < 2 {
+		return []string{""}
+	}
+	var out []string
+	for kt := range types {
+		out = append(out, kt)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// baseline asks every listener once for what it presents before the change.
+func (e *Engine) baseline(ctx context.Context, p *Plan) {
+	obs := proof{prober: e.Prober}.observeOnce(ctx, p.Expect)
+	for i := range p.Expect {
+		p.Expect[i].Baseline = obs[i].Result
+	}
+}
+
+// judge asks verify whether the pair is fit, against the names and the leaf
+// that are served until now.
+func (p *Plan) judge(now time.Time) {
+	if p.Pair.IsZero() || !p.Change.Judge {
+		return
+	}
+	pol := p.Change.Policy
+	pol.At = now
+	pol.Served = p.servedLeaves(pol.Anchors, now)
+	host := p.Before.Effective("", "myhostname")
+	if len(pol.Names) == 0 && len(pol.Served) == 0 {
+		pol.Names = []string{host}
+	} else if !verify.Covers(p.Pair.Leaf(), host) {
+		p.Problems = append(p.Problems, problem.Warn("helo_name_not_covered", problem.At{Parameter: "myhostname"},
+			"the certificate does not cover myhostname (%s), the name Postfix greets with", host))
+	}
+	p.Problems = append(p.Problems, verify.Pair(p.Pair, pol)...)
+}
+
+// servedLeaves are the trusted, unexpired leaves that the services of this
+// change present now. Only those set requirements: a self-signed or expired
+// certificate has nobody relying on it.
+func (p *Plan) servedLeaves(a verify.Anchors, now time.Time) []*x509.Certificate {
+	var out []*x509.Certificate
+	seen := map[string]bool{}
+	for _, x := range p.Expect {
+		chain := x.Baseline.Chain
+		if !x.New || len(chain) == 0 || seen[x.Baseline.Leaf()] {
+			continue
+		}
+		seen[x.Baseline.Leaf()] = true
+		if verify.Trusted(chain, a, now) == nil {
+			out = append(out, chain[0])
+		}
+	}
+	return out
+}
+
+// candidate edits copies of both files and lets postconf judge them. The plan
+// invariant: the configuration before and after differs in the planned
+// parameters and in those that follow them by reference, and in nothing else.
+func (e *Engine) candidate(ctx context.Context, p *Plan) error {
+	if len(p.Edits) == 0 {
+		return nil
+	}
+	var err error
+	if p.Main, p.Master, err = cf.Apply(p.Before.Main.Data, p.Before.Master.Data, p.Edits); err != nil {
+		return fmt.Errorf("editing a copy of the configuration: %w", err)
+	}
+	if p.Candidate, err = e.MTA.Candidate(ctx, p.Main, p.Master); err != nil {
+		return err
+	}
+	for _, d := range cf.Differences(p.Before, p.Candidate) {
+		if !p.planned(d) {
+			p.Problems = append(p.Problems, problem.New("plan_invariant", problem.At{Parameter: d.Parameter, Service: d.Service},
+				"the edit would also change %s from %q to %q, which is not planned", d.Parameter, d.Before, d.After))
+		}
+	}
+	return p.Problems.Err()
+}
+
+func (p *Plan) planned(d cf.Difference) bool {
+	for _, ed := range p.Edits {
+		if ed.Parameter == d.Parameter && (ed.Service == d.Service || ed.Service == "") {
+			return true
+		}
+	}
+	if p.follows(d) {
+		return true
+	}
+	return slices.Contains(p.Scheme.Dependants, d.Parameter) || slices.Contains(p.Scheme.Dependants, d.Service+":"+d.Parameter)
+}
+
+// follows tells that a parameter moved because its value, which nobody edited,
+// names an edited one.
+func (p *Plan) follows(d cf.Difference) bool {
+	return p.Change.Release && p.Before.Parameters[d.Parameter] == p.Candidate.Parameters[d.Parameter]
+}
+
+// settleExpectations fills in which chains each question takes, from the
+// candidate: it may serve another set of key types than before.
+func (p *Plan) settleExpectations() {
+	baseline := map[string]probe.Result{}
+	for _, x := range p.Expect {
+		baseline[x.key()] = x.Baseline
+	}
+	p.Listeners = carryTLS(p.Listeners, p.Candidate, p.host)
+	p.Expect = p.expectations(p.Candidate)
+	for i, x := range p.Expect {
+		if b, ok := baseline[x.key()]; ok {
+			p.Expect[i].Baseline = b
+		} else if b, ok := baseline[x.anyType().key()]; ok {
+			p.Expect[i].Baseline = b
+		}
+		p.Expect[i].Accept = p.accept(p.Expect[i])
+	}
+}
+
+func (x Expectation) key() string {
+	return x.Endpoint.Address + "|" + x.Endpoint.ServerName + "|" + x.Endpoint.KeyType
+}
+
+func (x Expectation) anyType() Expectation {
+	x.Endpoint.KeyType = ""
+	return x
+}
+
+// accept is which chains prove x after the change.
+func (p *Plan) accept(x Expectation) [][][]byte {
+	kt := x.Endpoint.KeyType
+	if x.New && (kt == "" || kt == p.Pair.KeyType()) {
+		return [][][]byte{rawChain(p.Pair.Chain())}
+	}
+	if !slices.Equal(certificateFiles(p.Before, x.Listener.ID()), certificateFiles(p.Candidate, x.Listener.ID())) {
+		// Other files than before: what they hold is what must be served.
+		x.Baseline.Raw = nil
+	}
+	return unchangedChains(x, p.Candidate)
+}
+
+// unchangedChains are the chains of a question whose answer is not to change:
+// what was presented, and what the files hold that a new process would read.
+func unchangedChains(x Expectation, s cf.Snapshot) [][][]byte {
+	var out [][][]byte
+	if len(x.Baseline.Raw) > 0 {
+		out = append(out, x.Baseline.Raw)
+	}
+	for kt, chain := range onDisk(s, x.Listener.ID()) {
+		if x.Endpoint.KeyType == "" || x.Endpoint.KeyType == kt {
+			out = append(out, chain)
+		}
+	}
+	return out
+}
+
+// agrees tells that there is nothing to do: the files hold the pair's bytes,
+// nothing is to be edited, and every listener proves it.
+func (p *Plan) agrees() bool {
+	if p.Configures() || p.Pair.IsZero() || len(p.Expect) == 0 {
+		return false
+	}
+	for _, f := range p.Files {
+		if !holds(f.Path, f.Part.of(p.Pair)) {
+			return false
+		}
+	}
+	proven := 0
+	for _, x := range p.Expect {
+		if x.Ignore {
+			continue
+		}
+		if v, _ := judge(x.Baseline, x.Accept); v != probe.Proven {
+			return false
+		}
+		proven++
+	}
+	return proven > 0
+}
+
+func holds(path string, want []byte) bool {
+	have, err := readInstalled(path)
+	defer clear(have)
+	return err == nil && bytes.Equal(have, want)
+}

@@ -1,0 +1,153 @@
+package deploy
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"postcert/deploy/lock"
+)
+
+// Run takes the lock, settles what an earlier run left, plans c, shows the
+// plan, and applies it. It is the one way in which a change reaches production.
+// wait is how long another run may hold the lock before a *lock.HeldError.
+// show, if not nil, is called with the plan before anything is written. The
+// report is nil only if there is no plan.
+func (e *Engine) Run(ctx context.Context, c Change, wait time.Duration, show func(*Plan)) (*Report, error) {
+	rec := recorder{progress: e.Progress}
+	held, err := e.acquire(ctx, &rec, wait)
+	if err != nil {
+		return nil, err
+	}
+	defer held.Release()
+	if err := e.settleFirst(ctx, &rec); err != nil {
+		return nil, err
+	}
+	p, err := e.plan(ctx, &rec, c)
+	if err != nil {
+		return refusal(p, rec, err), err
+	}
+	if show != nil {
+		show(p)
+	}
+	rep, err := e.Apply(ctx, p)
+	rep.Steps = append(rec.steps, rep.Steps...)
+	return rep, err
+}
+
+// DryRun plans c and rehearses it, and writes nothing outside scratch, a
+// directory below which temporary ones are made. Its verdicts are those of Run,
+// up to the rehearsal.
+func (e *Engine) DryRun(ctx context.Context, c Change, scratch string) (*Report, error) {
+	rec := recorder{progress: e.Progress}
+	p, err := e.plan(ctx, &rec, c)
+	if err != nil {
+		return refusal(p, rec, err), err
+	}
+	if err := os.MkdirAll(scratch, 0o700); err != nil {
+		return refusal(p, rec, err), err
+	}
+	dir, err := os.MkdirTemp(scratch, "dry-")
+	if err != nil {
+		return refusal(p, rec, err), err
+	}
+	defer os.RemoveAll(dir)
+	dry := *e
+	store := *e.Store
+	store.Dir = dir
+	dry.Store = &store
+	r := dry.newRun(p)
+	r.dry = true
+	err = nil
+	if !p.Unchanged {
+		if err = r.stage(); err == nil {
+			err = r.rehearse(ctx)
+		}
+	}
+	r.report.Generation = 0
+	r.report.Outcome = Planned
+	if err != nil {
+		r.report.Outcome = Refused
+	}
+	r.report.Steps, r.report.Time = append(rec.steps, r.steps...), e.now()
+	return r.report, err
+}
+
+// refusal is the report of a change that got no further than its plan.
+func refusal(p *Plan, rec recorder, err error) *Report {
+	rep := &Report{Plan: p, Outcome: Refused, Steps: rec.steps}
+	if p != nil {
+		rep.Problems, rep.Running = p.Problems, p.Running.Running
+	}
+	if !refused(err) {
+		rep.Outcome = Failed
+	}
+	return rep
+}
+
+func (e *Engine) acquire(ctx context.Context, rec *recorder, wait time.Duration) (*lock.Lock, error) {
+	var held *lock.Lock
+	err := rec.step(StepLock, func() (string, error) {
+		if err := os.MkdirAll(e.StateDir, 0o700); err != nil {
+			return "", fmt.Errorf("the state directory: %w", err)
+		}
+		var err error
+		held, err = lock.Acquire(ctx, e.lockPath(), wait)
+		return "", err
+	})
+	return held, err
+}
+
+// settleFirst finishes or undoes an open transaction before a new one begins.
+// Nothing is reported when nothing was open.
+func (e *Engine) settleFirst(ctx context.Context, rec *recorder) error {
+	rep, err := e.Recover(ctx)
+	if rep != nil {
+		rec.steps = append(rec.steps, Event{Step: StepSettle, Detail: string(rep.Outcome), Err: err})
+	}
+	return err
+}
+
+func (e *Engine) plan(ctx context.Context, rec *recorder, c Change) (*Plan, error) {
+	var p *Plan
+	err := rec.step(StepPlan, func() (string, error) {
+		var err error
+		p, err = e.Plan(ctx, c)
+		if p == nil {
+			return "", err
+		}
+		return p.describe(), err
+	})
+	return p, err
+}
+
+func (p *Plan) describe() string {
+	switch {
+	case p.Unchanged:
+		return fmt.Sprintf("%d listeners, nothing to change", p.listenerCount())
+	case p.Configures():
+		return fmt.Sprintf("%d listeners, %d edits", p.listenerCount(), len(p.Edits))
+	}
+	return fmt.Sprintf("%d listeners, a file switch", p.listenerCount())
+}
+
+// listenerCount counts addresses with TLS.
+func (p *Plan) listenerCount() int {
+	seen := map[string]bool{}
+	for _, x := range p.Expect {
+		seen[x.Endpoint.Address] = true
+	}
+	return len(seen)
+}
+
+// Settle takes the lock and does what Recover does, for a command of its own.
+func (e *Engine) Settle(ctx context.Context, wait time.Duration) (*Report, error) {
+	rec := recorder{progress: e.Progress}
+	held, err := e.acquire(ctx, &rec, wait)
+	if err != nil {
+		return nil, err
+	}
+	defer held.Release()
+	return e.Recover(ctx)
+}

@@ -1,0 +1,171 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"postcert/deploy/generation"
+	"postcert/deploy/postfix/cf"
+	"postcert/verify/problem"
+)
+
+// stage writes the pair as a new generation and reads it back. A pair that is
+// already the newest generation is not written again.
+func (r *run) stage() error {
+	if r.plan.Pair.IsZero() {
+		return nil
+	}
+	return r.step(StepStage, func() (string, error) {
+		gen, err := r.generation()
+		if err != nil {
+			return "", err
+		}
+		r.gen, r.report.Generation = gen, gen.Number
+		return fmt.Sprintf("generation %d", gen.Number), r.adopt()
+	})
+}
+
+// generation is the one that holds the pair: an earlier one, or a new one.
+func (r *run) generation() (generation.Generation, error) {
+	if n := r.plan.Change.Generation; n > 0 && !r.dry {
+		return r.Store.Get(r.plan.Instance, r.plan.Name, n)
+	}
+	latest, err := r.Store.Latest(r.plan.Instance, r.plan.Name)
+	if err == nil && holds(latest.Postfix(), r.plan.Pair.Postfix()) {
+		r.reused = true
+		return latest, nil
+	}
+	return r.Store.Stage(r.plan.Instance, r.plan.Name, r.plan.Pair.Postfix(), r.plan.meta())
+}
+
+// rehearse lets a private Postfix serve the candidate. It decides by three
+// ends: served; refused, which stops the change; and not run, which a mere
+// file switch survives unless the configuration demands a rehearsal.
+func (r *run) rehearse(ctx context.Context) error {
+	mode := r.plan.Change.Rehearsal
+	if mode == RehearsalOff || r.Stage == nil {
+		return nil
+	}
+	return r.step(StepRehearse, func() (string, error) {
+		check := r.checkLive(ctx)
+		n, err := r.rehearsals(ctx)
+		r.report.Problems = append(r.report.Problems, check()...)
+		var not *RefusedError
+		switch {
+		case err == nil:
+			r.report.Rehearsed.OK = true
+			return fmt.Sprintf("%d handshakes", n), nil
+		case errors.As(err, &not):
+			r.report.Log = not.Log
+			return "", err
+		case len(problem.From(err)) > 0 || ctx.Err() != nil:
+			return "", err
+		}
+		r.report.Rehearsed.Reason = err.Error()
+		if mode == RehearsalRequired || r.plan.Configures() {
+			return "", problem.List{problem.New("rehearsal_not_run", problem.At{}, "the rehearsal could not run: %v", err)}
+		}
+		r.report.Problems = append(r.report.Problems, problem.Warn("rehearsal_not_run", problem.At{}, "the rehearsal could not run: %v", err))
+		return "not run", nil
+	})
+}
+
+// rehearsals runs the rehearsal of the candidate and, if both files change,
+// that of the mixture which a process meets that starts between the two
+// replacements: the new main.cf with the overrides it already has.
+func (r *run) rehearsals(ctx context.Context) (int, error) {
+	sub := map[string]string{}
+	for _, f := range r.plan.Files {
+		sub[f.Path] = r.gen.Postfix()
+	}
+	seen, err := r.Stage.Rehearse(ctx, Rehearsal{Candidate: r.plan.Candidate, Services: r.plan.acts(r.plan.Candidate, false), Substitute: sub})
+	if err != nil || !r.plan.editsBoth() {
+		return len(seen), err
+	}
+	main, _, err := cf.Apply(r.plan.Before.Main.Data, r.plan.Before.Master.Data, mainOnly(r.plan.Edits))
+	if err != nil {
+		return len(seen), err
+	}
+	mixture, err := r.MTA.Candidate(ctx, main, r.plan.Before.Master.Data)
+	if err != nil {
+		return len(seen), err
+	}
+	more, err := r.Stage.Rehearse(ctx, Rehearsal{Candidate: mixture, Services: r.plan.acts(mixture, true), Substitute: sub})
+	return len(seen) + len(more), err
+}
+
+func mainOnly(edits []cf.Edit) []cf.Edit {
+	var out []cf.Edit
+	for _, e := range edits {
+		if e.Service == "" {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// editsBoth tells whether main.cf and master.cf both change.
+func (p *Plan) editsBoth() bool {
+	n := len(mainOnly(p.Edits))
+	return n > 0 && n < len(p.Edits)
+}
+
+// acts are the questions of a rehearsal: one for each service that offers TLS,
+// whether or not it has an address of its own. With any set, a good handshake
+// is enough: the mixture of two configurations may still serve the old pair.
+func (p *Plan) acts(s cf.Snapshot, anyChain bool) []Act {
+	var out []Act
+	for _, l := range carryTLS(p.Listeners, s, p.host) {
+		if !l.TLS {
+			continue
+		}
+		svc, ok := s.Service(l.ID())
+		if !ok {
+			continue
+		}
+		a := Act{Listener: l, Service: svc, SNI: p.serverNames(), Want: map[string][][]byte{}}
+		for _, kt := range p.keyTypesAfter(l.ID()) {
+			a.Want[kt] = nil
+			if p.serves(l.ID()) && (kt == "" || kt == p.Pair.KeyType()) && !anyChain {
+				a.Want[kt] = rawChain(p.Pair.Chain())
+			}
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// checkLive runs "postfix check" beside the rehearsal. It inspects the live
+// instance, which this change has not touched yet, so whatever it says was so
+// before: it is told and refuses nothing.
+func (r *run) checkLive(ctx context.Context) func() problem.List {
+	if r.dry {
+		// It is not read-only: Debian's copies files into the chroot.
+		return func() problem.List { return nil }
+	}
+	done := make(chan problem.List, 1)
+	go func() {
+		at := problem.At{File: r.plan.Instance}
+		warnings, err := r.MTA.Check(ctx)
+		var out problem.List
+		for _, w := range warnings {
+			out = append(out, problem.Warn("postfix_check", at, "postfix check: %s", strings.TrimSpace(w)))
+		}
+		if err != nil && ctx.Err() == nil {
+			out = append(out, problem.Warn("postfix_check", at, "%v", err))
+		}
+		done <- out
+	}()
+	return func() problem.List { return <-done }
+}
+
+// serves tells whether a service is to present the pair of this change.
+func (p *Plan) serves(id string) bool { return slices.Contains(p.Scheme.Services, id) }
+
+// keyTypesAfter are the key types that a service will serve.
+func (p *Plan) keyTypesAfter(id string) []string {
+	return p.keyTypes(p.Candidate, id)
+}

@@ -1,0 +1,310 @@
+package deploy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"postcert/deploy/journal"
+	"postcert/deploy/postfix/cf"
+	"postcert/verify/probe"
+)
+
+// phaseDone marks a journal whose change is proven, or accepted as not
+// verified: a run that dies after it has only the closing left to do.
+//
+// phaseReload marks one that has asked the master for a reload: a master that
+// is lost after it may have been lost by us, and is started again.
+const (
+	phaseReload = "reload"
+	phaseDone   = "done"
+)
+
+// note is what an undo needs to know besides the writes. It is kept in the
+// journal, so that a later process can finish what this one began; it holds no
+// key.
+type note struct {
+	Instance   string     `json:"instance"`
+	Name       string     `json:"name"`
+	Reason     string     `json:"reason"`
+	Generation int        `json:"generation"`
+	Leaf       string     `json:"leaf"` // fingerprint of the leaf that was to be served
+	Running    bool       `json:"running"`
+	Unit       string     `json:"unit"`
+	Configures bool       `json:"configures"`
+	Boot       string     `json:"boot"` // kernel's id of the boot it happened in
+	Edits      []cf.Edit  `json:"edits"`
+	Baseline   []baseline `json:"baseline"`
+	Time       time.Time  `json:"time"`
+}
+
+// baseline is one question whose answer an undo must bring back.
+type baseline struct {
+	Service  string     `json:"service"`
+	Type     string     `json:"type"`
+	Endpoint question   `json:"endpoint"`
+	Accept   [][][]byte `json:"accept"`
+	Sessions int        `json:"sessions"`
+}
+
+// RolledBackError says that a change was undone, and why. The previous state
+// is served, and proven to be.
+type RolledBackError struct{ Cause error }
+
+func (e *RolledBackError) Error() string { return "rolled back: " + e.Cause.Error() }
+func (e *RolledBackError) Unwrap() error { return e.Cause }
+
+// IncompleteError says that an undo did not succeed, or could not be proven.
+// The journal is kept.
+type IncompleteError struct {
+	Cause error // why the change was undone
+	Undo  error // what went wrong with the undo
+}
+
+func (e *IncompleteError) Error() string {
+	return fmt.Sprintf("the rollback is incomplete: %v (rolling back because: %v)", e.Undo, e.Cause)
+}
+
+func (e *IncompleteError) Unwrap() []error { return []error{e.Cause, e.Undo} }
+
+// undo puts back what commit changed and proves that the baseline is served
+// again. It goes on when the command is cancelled.
+func (r *run) undo(ctx context.Context, cause error) error {
+	limit := 2*r.deadline(true) + time.Minute
+	ctx, cancel := undoContext(ctx, limit)
+	defer cancel()
+	r.report.Cause = cause.Error()
+	if lines, err := r.MTA.LogSince(ctx, r.began); err == nil {
+		r.report.Log = append(r.report.Log, lines...)
+	}
+	if err := r.revert(ctx, r.plan.note(r.gen.Number, r.began)); err != nil {
+		r.report.Outcome = Incomplete
+		return &IncompleteError{Cause: cause, Undo: err}
+	}
+	r.sweep()
+	return &RolledBackError{Cause: cause}
+}
+
+// revert undoes the open transaction that n belongs to. It may be called again
+// after it failed, by another process.
+func (r *run) revert(ctx context.Context, n note) error {
+	err := r.step(StepUndo, func() (string, error) {
+		conflicts, err := r.tx.Undo()
+		r.report.Conflicts = nil
+		for _, c := range conflicts {
+			r.report.Conflicts = append(r.report.Conflicts, conflictWords(c))
+		}
+		return "", err
+	})
+	if err != nil {
+		return err
+	}
+	if err := r.restore(ctx, n); err != nil {
+		return err
+	}
+	if err := r.reprove(ctx, n); err != nil {
+		return err
+	}
+	r.report.Outcome = RolledBack
+	return r.close(nil)
+}
+
+func conflictWords(c journal.Conflict) string {
+	if c.Resolved {
+		return c.Path + " was changed by somebody else meanwhile; their change is kept, ours is taken out"
+	}
+	return fmt.Sprintf("%s was left as it is: %v", c.Path, c.Err)
+}
+
+// restore makes the running instance read the restored files: by a reload, or,
+// if the master is lost, by starting it again. An instance that did not run
+// before is left alone.
+func (r *run) restore(ctx context.Context, n note) error {
+	if !n.Running {
+		return nil
+	}
+	return r.step(StepRestore, func() (string, error) {
+		m, err := r.MTA.Master(ctx)
+		if err == nil && m.Running {
+			if err = r.MTA.Reload(ctx); err == nil {
+				return "reload", nil
+			}
+			m, _ = r.MTA.Master(ctx)
+		}
+		if m.Running {
+			return "", err
+		}
+		if rerr := r.MTA.Restart(ctx, Master{Running: true, Unit: n.Unit}); rerr != nil {
+			return "", errors.Join(err, rerr)
+		}
+		return "started again", nil
+	})
+}
+
+// reprove asks every listener that served TLS before whether it serves the
+// same again.
+func (r *run) reprove(ctx context.Context, n note) error {
+	if !n.Running || len(n.Baseline) == 0 {
+		return nil
+	}
+	return r.step(StepReprove, func() (string, error) {
+		p := proof{prober: r.Prober, deadline: r.deadline(true)}
+		r.report.Listeners = p.observe(ctx, n.expectations())
+		for _, o := range r.report.Listeners {
+			if o.Verdict != probe.Proven {
+				return summary(r.report.Listeners), &ContradictedError{Observations: []Observation{o}}
+			}
+		}
+		return summary(r.report.Listeners), nil
+	})
+}
+
+func (n note) expectations() []Expectation {
+	out := make([]Expectation, len(n.Baseline))
+	for i, b := range n.Baseline {
+		out[i] = Expectation{Endpoint: b.Endpoint.endpoint(), Accept: b.Accept, Sessions: b.Sessions, Baseline: probe.Result{Reason: probe.OK}}
+		out[i].Listener.Service, out[i].Listener.Type = b.Service, b.Type
+	}
+	return out
+}
+
+// note describes the plan for an undo: what was served, and by which files.
+func (p *Plan) note(generation int, began time.Time) note {
+	n := note{
+		Instance: p.Instance, Name: p.Name, Reason: p.Change.Reason, Generation: generation,
+		Running: p.Running.Running, Unit: p.Running.Unit, Configures: p.Configures(),
+		Time: began, Boot: bootID(), Edits: p.Edits,
+	}
+	if !p.Pair.IsZero() {
+		n.Leaf = p.Pair.Fingerprint()
+	}
+	for _, x := range p.Expect {
+		if x.Ignore || x.wasBroken() {
+			continue
+		}
+		n.Baseline = append(n.Baseline, baseline{
+			Service: x.Listener.Service, Type: x.Listener.Type, Endpoint: question(x.Endpoint), Sessions: x.Sessions,
+			Accept: p.before(x),
+		})
+	}
+	return n
+}
+
+// before are the chains that x took before the change: what it presented, and
+// what its files held, which a process started since may have read.
+func (p *Plan) before(x Expectation) [][][]byte { return unchangedChains(x, p.Before) }
+
+// Recover settles what a run that died left behind: an open transaction is
+// closed if it was proven and undone otherwise; rehearsals and temporary files
+// are swept. The caller holds the lock. A second call finds nothing to do. The
+// report is nil when nothing was open.
+func (e *Engine) Recover(ctx context.Context) (*Report, error) {
+	if e.Stage != nil {
+		if err := e.Stage.Sweep(ctx); err != nil {
+			e.logger().Warn("sweeping rehearsals", "err", err)
+		}
+	}
+	if err := e.Store.Sweep(e.now()); err != nil {
+		e.logger().Warn("sweeping generations", "err", err)
+	}
+	n, tx, err := e.openTransaction(ctx)
+	if err != nil || tx == nil {
+		return nil, err
+	}
+	return e.settle(ctx, n, tx)
+}
+
+// openTransaction is the transaction that an earlier run left open, if any.
+func (e *Engine) openTransaction(ctx context.Context) (note, *journal.Tx, error) {
+	var n note
+	tx, err := e.journalFor(ctx, nil).Open()
+	if err != nil || tx == nil {
+		return n, nil, err
+	}
+	if err := json.Unmarshal(tx.Note(), &n); err != nil {
+		return n, nil, fmt.Errorf("the open journal: %w", err)
+	}
+	// Open once more with what the note tells: where main.cf is, and which
+	// edits of it are ours.
+	own := *e
+	own.Instance = n.Instance
+	tx, err = own.journalFor(context.WithoutCancel(ctx), n.Edits).Open()
+	return n, tx, err
+}
+
+// OpenInstance is the configuration directory of the instance whose change was
+// interrupted; "" if there is none.
+func (e *Engine) OpenInstance(ctx context.Context) (string, error) {
+	n, _, err := e.openTransaction(ctx)
+	return n.Instance, err
+}
+
+func (e *Engine) settle(ctx context.Context, n note, tx *journal.Tx) (*Report, error) {
+	r := &run{Engine: e, recorder: recorder{progress: e.Progress}, tx: tx, began: n.Time,
+		plan:   &Plan{Instance: n.Instance, Name: n.Name, Change: Change{Reason: "recover: " + n.Reason}},
+		report: &Report{Generation: n.Generation, Cause: "an earlier run ended in the middle of it"}}
+	r.report.Plan = r.plan
+	if tx.Phase() == phaseDone {
+		r.report.Outcome = Installed
+		err := r.close(nil)
+		r.report.Steps, r.report.Time = r.steps, e.now()
+		return r.report, err
+	}
+	cause := errors.New(r.report.Cause)
+	ctx, cancel := undoContext(ctx, 2*e.deadline(true)+time.Minute)
+	defer cancel()
+	// Postfix may have been stopped since, at boot for one: then the files are
+	// all there is to restore.
+	if m, err := e.MTA.Master(ctx); err == nil && !m.Running && (n.Boot != bootID() || tx.Phase() != phaseReload) {
+		n.Running = false
+	}
+	err := r.revert(ctx, n)
+	r.report.Steps, r.report.Time = r.steps, e.now()
+	if err != nil {
+		r.report.Outcome = Incomplete
+		err = &IncompleteError{Cause: cause, Undo: err}
+	}
+	return r.report, err
+}
+
+// bootID tells boots apart.
+func bootID() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
+}
+
+// question is a probe.Endpoint as the journal keeps it.
+type question probe.Endpoint
+
+func (q question) endpoint() probe.Endpoint { return probe.Endpoint(q) }
+
+type questionJSON struct {
+	Network    string     `json:"network"`
+	Address    string     `json:"address"`
+	Mode       probe.Mode `json:"mode"`
+	ServerName string     `json:"sni"`
+	KeyType    string     `json:"key_type"`
+	Proxy      bool       `json:"proxy"`
+}
+
+// MarshalJSON keeps what is asked, not how long.
+func (q question) MarshalJSON() ([]byte, error) {
+	return json.Marshal(questionJSON{q.Network, q.Address, q.Mode, q.ServerName, q.KeyType, q.ProxyProtocol})
+}
+
+// UnmarshalJSON is the reverse of MarshalJSON.
+func (q *question) UnmarshalJSON(data []byte) error {
+	var j questionJSON
+	if err := json.Unmarshal(data, &j); err != nil {
+		return err
+	}
+	*q = question{Network: j.Network, Address: j.Address, Mode: j.Mode, ServerName: j.ServerName, KeyType: j.KeyType, ProxyProtocol: j.Proxy}
+	return nil
+}
