@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -428,6 +429,14 @@ func TestSweep(t *testing.T) {
 	}
 	kill(t, dead)
 	kill(t, orphaned)
+	// Somebody has a look at it.
+	guest := exec.Command("/bin/sleep", "60")
+	guest.Dir = filepath.Join(dir(sockets), queueName)
+	if err := guest.Start(); err != nil {
+		t.Fatal(err)
+	}
+	left := make(chan error, 1)
+	go func() { left <- guest.Wait() }()
 	// One daemon does not listen to SIGTERM.
 	for _, pid := range inside(dir(sockets)) {
 		if pid != master(dir(sockets)) {
@@ -456,6 +465,13 @@ func TestSweep(t *testing.T) {
 	}
 	if got := inside(dir(living)); !slices.Equal(got, before) || len(got) < 4 {
 		t.Errorf("processes of the rehearsal under way: got %v, want %v", got, before)
+	}
+	select {
+	case err := <-left:
+		t.Errorf("a process that is not of the rehearsal ended: %v", err)
+	default:
+		_ = guest.Process.Kill() // ends it
+		<-left
 	}
 	kill(t, alive)
 	if err := s.Sweep(context.Background()); err != nil {
