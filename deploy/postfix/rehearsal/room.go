@@ -254,10 +254,16 @@ func (r *room) close() error {
 	if r.ran {
 		errs = append(errs, end(r.dir))
 	}
+	err := os.RemoveAll(r.dir)
+	// A master that was just being started was not there yet.
+	if r.ran && (err != nil || len(inside(r.dir)) > 0) {
+		errs = append(errs, end(r.dir))
+		err = os.RemoveAll(r.dir)
+	}
 	if r.log != nil {
 		errs = append(errs, r.log.close())
 	}
-	return errors.Join(append(errs, os.RemoveAll(r.dir), r.lock.Close())...)
+	return errors.Join(append(errs, err, r.lock.Close())...)
 }
 
 // Sweep ends what earlier rehearsals left whose process was killed, and removes
