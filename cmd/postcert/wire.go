@@ -227,7 +227,9 @@ func (p prober) detour(e probe.Endpoint) probe.Endpoint {
 			e.Address = d.Address
 		}
 		e.ProxyProtocol = e.ProxyProtocol || d.ProxyProtocol
-		e.Timeout = d.Timeout
+		if d.Timeout > 0 {
+			e.Timeout = d.Timeout
+		}
 	}
 	return e
 }
