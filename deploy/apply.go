@@ -24,11 +24,11 @@ type run struct {
 	tx     *journal.Tx
 	gen    generation.Generation
 	writes []journal.Write
-	dry    bool      // nothing of this is remembered
+	dry    bool // nothing of this is remembered
 
-	reused   bool // the generation was there before
-	adopting bool // generation 0 was made for this change
-	began  time.Time // when production was first touched
+	reused   bool      // the generation was there before
+	adopting bool      // generation 0 was made for this change
+	began    time.Time // when production was first touched
 }
 
 // Apply executes a plan: stage, rehearse, journal, commit, reload, prove,

@@ -49,7 +49,7 @@ type Change struct {
 
 	Generation int  // the pair is this generation already; 0: it is staged as a new one
 	Release    bool // Edits give the certificate back to the files of before
-	Policy    verify.Policy
+	Policy     verify.Policy
 
 	Lineage         string   // the lineage's name, the second choice for Name
 	AdoptOverrides  bool     // change -o overrides that name a stale file

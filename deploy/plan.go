@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"net"
 	"path/filepath"
 	"slices"
@@ -35,13 +36,15 @@ type Plan struct {
 	Edits     []cf.Edit
 	Files     []PlannedFile // files of the certificate, in the order they are written
 	Listeners []cf.Listener
-	Expect    []Expectation
+	Former    []Expectation // what was asked before the change, and answered
+	Expect    []Expectation // what is asked after it
 	Problems  problem.List
 	Unchanged bool // installed, configured and served already
 	Running   Master
 	Obsolete  []string // files of ours that nothing names once this is proven
 
-	host cf.Host
+	host    cf.Host
+	settled bool // the candidate is made: Files count as holding the pair
 }
 
 // PlannedFile is one file of the certificate.
@@ -90,7 +93,7 @@ func (e *Engine) Plan(ctx context.Context, c Change) (*Plan, error) {
 	}
 	p.Listeners = before.Listeners(e.Host)
 	p.decideScheme(e.now())
-	p.Expect = p.expectations(before)
+	p.Former = p.expectations(before)
 	if p.Running.Running {
 		e.baseline(ctx, p)
 	}
@@ -163,7 +166,7 @@ func (p *Plan) decideScheme(now time.Time) {
 // hold: the layout "keep" edits nothing, so there is nothing it could do.
 func (p *Plan) keepMustHold() {
 	for _, id := range p.Scheme.Services {
-		if held := onDisk(p.Before, id)[p.Pair.KeyType()]; !sameChain(held, rawChain(p.Pair.Chain())) {
+		if held := onDisk(p.Before, id, nil)[p.Pair.KeyType()]; !sameChain(held, rawChain(p.Pair.Chain())) {
 			p.Problems = append(p.Problems, problem.New("keep_differs", problem.At{Service: id},
 				"layout keep changes no file, and what %s reads (%s) is another certificate than the given one",
 				id, strings.Join(certificateFiles(p.Before, id), ", ")))
@@ -183,7 +186,7 @@ func (p *Plan) expectations(s cf.Snapshot) []Expectation {
 		}
 		for _, addr := range l.Addresses {
 			for _, sni := range p.serverNames() {
-				for _, kt := range p.keyTypes(s, l.ID()) {
+				for _, kt := range keyTypes(p.chains(s, l.ID())) {
 					out = append(out, p.expectation(l, addr, sni, kt))
 				}
 			}
@@ -239,27 +242,30 @@ func (p *Plan) serverNames() []string {
 
 // keyTypes are the key types to ask a service for: none in particular while it
 // serves one, each by itself when it serves two.
-func (p *Plan) keyTypes(s cf.Snapshot, service string) []string {
-	types := map[string]bool{}
-	for kt := range onDisk(s, service) {
-		types[kt] = true
-	}
-	if len(types) < 2 {
+func keyTypes(chains map[string][][]byte) []string {
+	if len(chains) < 2 {
 		return []string{""}
 	}
-	var out []string
-	for kt := range types {
-		out = append(out, kt)
+	return slices.Sorted(maps.Keys(chains))
+}
+
+// chains maps key type to the chain that a service presents under s: what its
+// files hold and, once the pair is decided to be there, the pair in its file.
+func (p *Plan) chains(s cf.Snapshot, service string) map[string][][]byte {
+	planned := map[string]keypair.Pair{}
+	if p.settled {
+		for _, f := range p.Files {
+			planned[f.Path] = p.Pair
+		}
 	}
-	slices.Sort(out)
-	return out
+	return onDisk(s, service, planned)
 }
 
 // baseline asks every listener once for what it presents before the change.
 func (e *Engine) baseline(ctx context.Context, p *Plan) {
-	obs := proof{prober: e.Prober}.observeOnce(ctx, p.Expect)
-	for i := range p.Expect {
-		p.Expect[i].Baseline = obs[i].Result
+	obs := proof{prober: e.Prober}.observeOnce(ctx, p.Former)
+	for i := range p.Former {
+		p.Former[i].Baseline = obs[i].Result
 	}
 }
 
@@ -288,7 +294,7 @@ func (p *Plan) judge(now time.Time) {
 func (p *Plan) servedLeaves(a verify.Anchors, now time.Time) []*x509.Certificate {
 	var out []*x509.Certificate
 	seen := map[string]bool{}
-	for _, x := range p.Expect {
+	for _, x := range p.Former {
 		chain := x.Baseline.Chain
 		if !x.New || len(chain) == 0 || seen[x.Baseline.Leaf()] {
 			continue
@@ -345,29 +351,30 @@ func (p *Plan) follows(d cf.Difference) bool {
 // settleExpectations fills in which chains each question takes, from the
 // candidate: it may serve another set of key types than before.
 func (p *Plan) settleExpectations() {
-	baseline := map[string]probe.Result{}
-	for _, x := range p.Expect {
-		baseline[x.key()] = x.Baseline
-	}
+	p.settled = true
 	p.Listeners = carryTLS(p.Listeners, p.Candidate, p.host)
 	p.Expect = p.expectations(p.Candidate)
 	for i, x := range p.Expect {
-		if b, ok := baseline[x.key()]; ok {
-			p.Expect[i].Baseline = b
-		} else if b, ok := baseline[x.anyType().key()]; ok {
-			p.Expect[i].Baseline = b
-		}
+		p.Expect[i].Baseline = p.answered(x)
 		p.Expect[i].Accept = p.accept(p.Expect[i])
 	}
 }
 
-func (x Expectation) key() string {
-	return x.Endpoint.Address + "|" + x.Endpoint.ServerName + "|" + x.Endpoint.KeyType
-}
-
-func (x Expectation) anyType() Expectation {
-	x.Endpoint.KeyType = ""
-	return x
+// answered is what the listener presented before to the same question, or, if
+// another set of key types was asked then, to the nearest one.
+func (p *Plan) answered(x Expectation) probe.Result {
+	var near probe.Result
+	for _, f := range p.Former {
+		a, b := f.Endpoint, x.Endpoint
+		switch {
+		case a.Address != b.Address || a.ServerName != b.ServerName:
+		case a.KeyType == b.KeyType:
+			return f.Baseline
+		case near.Reason != probe.OK:
+			near = f.Baseline
+		}
+	}
+	return near
 }
 
 // accept is which chains prove x after the change.
@@ -380,17 +387,17 @@ func (p *Plan) accept(x Expectation) [][][]byte {
 		// Other files than before: what they hold is what must be served.
 		x.Baseline.Raw = nil
 	}
-	return unchangedChains(x, p.Candidate)
+	return unchangedChains(x, p.chains(p.Candidate, x.Listener.ID()))
 }
 
 // unchangedChains are the chains of a question whose answer is not to change:
 // what was presented, and what the files hold that a new process would read.
-func unchangedChains(x Expectation, s cf.Snapshot) [][][]byte {
+func unchangedChains(x Expectation, held map[string][][]byte) [][][]byte {
 	var out [][][]byte
 	if len(x.Baseline.Raw) > 0 {
 		out = append(out, x.Baseline.Raw)
 	}
-	for kt, chain := range onDisk(s, x.Listener.ID()) {
+	for kt, chain := range held {
 		if x.Endpoint.KeyType == "" || x.Endpoint.KeyType == kt {
 			out = append(out, chain)
 		}

@@ -167,5 +167,5 @@ func (p *Plan) serves(id string) bool { return slices.Contains(p.Scheme.Services
 
 // keyTypesAfter are the key types that a service will serve.
 func (p *Plan) keyTypesAfter(id string) []string {
-	return p.keyTypes(p.Candidate, id)
+	return keyTypes(p.chains(p.Candidate, id))
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -122,11 +123,25 @@ func (m mta) Restart(ctx context.Context, was deploy.Master) error {
 
 func (m mta) LogSince(ctx context.Context, t time.Time) ([]string, error) {
 	lines, err := m.Instance.LogSince(ctx, t)
-	out := make([]string, len(lines))
-	for i, l := range lines {
-		out[i] = l.Text
+	var out []string
+	for _, l := range lines {
+		if explains(l.Text) && !slices.Contains(out, l.String()) {
+			out = append(out, l.String())
+		}
 	}
-	return out, err
+	const last = 20
+	return out[max(0, len(out)-last):], err
+}
+
+// explains tells a line about a fault or about TLS from the daily business of a
+// mail server.
+func explains(line string) bool {
+	for _, word := range []string{"warning:", "error:", "fatal:", "panic:", "TLS", "SSL", "throttling", "terminating"} {
+		if strings.Contains(line, word) {
+			return true
+		}
+	}
+	return false
 }
 
 // stage makes a rehearsal.Stage what the engine needs.
@@ -151,7 +166,7 @@ func (s stage) Rehearse(ctx context.Context, r deploy.Rehearsal) ([]deploy.Prese
 		out = append(out, deploy.Presented{Service: p.Service, Result: p.Result})
 	}
 	if refused, ok := errors.AsType[*rehearsal.RefusedError](err); ok {
-		return out, &deploy.RefusedError{Why: refused.Error(), Log: refused.Log}
+		return out, &deploy.RefusedError{Why: refusedWords(refused), Log: refused.Log}
 	}
 	return out, err
 }
@@ -177,6 +192,23 @@ func service(s cf.Snapshot, act deploy.Act) rehearsal.Service {
 	return out
 }
 
+// refusedWords says in one line what the private Postfix did instead of serving
+// the candidate; its log is told separately.
+func refusedWords(e *rehearsal.RefusedError) string {
+	if len(e.Served) == 0 {
+		return "the rehearsal refuses it: the private Postfix's log says that it cannot be served"
+	}
+	first := e.Served[0]
+	words := fmt.Sprintf("the rehearsal refuses it: as %s of a private Postfix, %s", first.Service, deploy.Words(first.Result))
+	if o := (deploy.Observation{Result: first.Result, Reason: first.Reason}); first.Result.Reason == probe.OK {
+		words = fmt.Sprintf("the rehearsal refuses it: %s of a private Postfix %s", first.Service, o.Words())
+	}
+	if n := len(e.Served) - 1; n > 0 {
+		words += fmt.Sprintf(", and %d more handshakes", n)
+	}
+	return words
+}
+
 // prober asks listeners, by the detours that the configuration names.
 type prober struct{ settings config.Instance }
 
@@ -195,7 +227,9 @@ func (p prober) detour(e probe.Endpoint) probe.Endpoint {
 			e.Address = d.Address
 		}
 		e.ProxyProtocol = e.ProxyProtocol || d.ProxyProtocol
-		e.Timeout = d.Timeout
+		if d.Timeout > 0 {
+			e.Timeout = d.Timeout
+		}
 	}
 	return e
 }

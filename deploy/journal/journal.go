@@ -53,8 +53,8 @@ func Capture(fsys atomicfile.FS, path string) (State, error) { return atomicfile
 // A state that holds a private key carries Ref, the path of a file of a
 // generation with the same bytes, and Data is then not written to the journal;
 // Begin reads Ref and refuses one whose content is not what SHA256 says. The
-// file must outlive the transaction. A directory can only be made (Before
-// absent), not changed.
+// file must outlive the transaction. A directory can only be made, not
+// changed: Before is absent, or the same as After.
 type Write struct {
 	Path   string `json:"path"` // absolute and clean
 	Before State  `json:"before"`

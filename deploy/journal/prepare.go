@@ -29,7 +29,8 @@ func (j Journal) prepare(w Write) (Write, error) {
 	if w.After, err = j.complete(w.After); err != nil {
 		return w, fmt.Errorf("journal: %s: %w", w.Path, err)
 	}
-	if (w.Before.Kind == atomicfile.Directory || w.After.Kind == atomicfile.Directory) && w.Before.Kind != atomicfile.Absent {
+	directory := w.Before.Kind == atomicfile.Directory || w.After.Kind == atomicfile.Directory
+	if directory && w.Before.Kind != atomicfile.Absent && !w.Before.Same(w.After) {
 		return w, fmt.Errorf("journal: %s: a directory can only be made", w.Path)
 	}
 	now, err := Capture(j.FS, w.Path)

@@ -71,7 +71,10 @@ func (tx *Tx) undo(w Write) (*Conflict, error) {
 
 // putBack undoes a write that is still ours.
 func (tx *Tx) putBack(w Write, now State) (*Conflict, error) {
-	if w.After.Kind == atomicfile.Directory {
+	switch {
+	case w.Before.Kind == atomicfile.Directory:
+		return nil, nil // it was there: not ours to remove
+	case w.After.Kind == atomicfile.Directory:
 		return tx.removeDirectory(w)
 	}
 	want := w.Before

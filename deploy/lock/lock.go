@@ -41,7 +41,9 @@ func (e *HeldError) Error() string {
 	return fmt.Sprintf("%s is locked by %s", e.Path, who)
 }
 
-// Lock is a lock that is held.
+// Lock is a lock that is held, until [Lock.Release] or the end of the process. A
+// Lock that nothing refers to any more is collected, and its file closed: keep
+// it.
 type Lock struct{ f *os.File }
 
 // Acquire locks path, which is made if it is missing (mode 0600); its directory

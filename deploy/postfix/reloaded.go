@@ -26,9 +26,10 @@ const (
 // for that second to pass.
 //
 // Where the kernel does not say (proc_pid_wchan(5) needs the right to trace),
-// the master has survived if it lives after that second and does not sleep.
+// the master has survived if it lives on for longer than that second.
 func awaitReload(ctx context.Context, queue string, pid int) error {
 	begin := time.Now()
+	place, there := "", begin // where it waits, and since when
 	for {
 		m, err := masterIn(queue)
 		if err != nil {
@@ -37,11 +38,14 @@ func awaitReload(ctx context.Context, queue string, pid int) error {
 		if m.PID != pid {
 			return fmt.Errorf("%w: process %d", ErrMasterGone, pid)
 		}
-		took := time.Since(begin)
-		switch where := waitsIn(pid); {
+		where := waitsIn(pid)
+		if where != place {
+			place, there = where, time.Now()
+		}
+		switch busy := where == "running" || strings.Contains(where, "nanosleep"); {
 		case strings.Contains(where, "ep_poll"), strings.Contains(where, "epoll"):
 			return nil // the function's name depends on how the kernel was compiled
-		case !strings.Contains(where, "nanosleep") && took > fatalPause, took > reloadWait:
+		case !busy && time.Since(there) > fatalPause, time.Since(begin) > reloadWait:
 			return nil
 		}
 		select {

@@ -31,14 +31,24 @@ func (i Instance) Restart(ctx context.Context, old Master) error {
 	if now.Running {
 		return nil
 	}
-	var unitErr error
 	if old.Unit != "" && underSystemd() {
-		if unitErr = i.restartUnit(ctx, old.Unit); unitErr == nil {
+		unitErr := i.restartUnit(ctx, old.Unit)
+		if unitErr == nil {
 			return nil
 		}
-		// No mail is worse than mail from the wrong unit.
+		if i.Log != nil {
+			i.Log.Warn("restarting the unit of Postfix", "unit", old.Unit, "err", unitErr)
+		}
+		if errors.Is(unitErr, errOtherUnit) {
+			old.Cgroups = nil // it ends with that unit, perhaps with us
+		}
+		// No mail is worse than mail from outside its unit.
+		if err := i.start(ctx, old); err != nil {
+			return errors.Join(unitErr, err)
+		}
+		return nil
 	}
-	return errors.Join(unitErr, i.start(ctx, old))
+	return i.start(ctx, old)
 }
 
 // start runs postfix start and moves what it started out of our reach.
@@ -68,6 +78,9 @@ func underSystemd() bool {
 // systemctlPaths are where systemctl(1) can be.
 var systemctlPaths = []string{"/usr/bin/systemctl", "/bin/systemctl"}
 
+// errOtherUnit says that a unit had the master in it without being Postfix's.
+var errOtherUnit = errors.New("not a service of Postfix")
+
 func (i Instance) restartUnit(ctx context.Context, unit string) error {
 	for _, path := range systemctlPaths {
 		if !isFile(path) {
@@ -80,7 +93,7 @@ func (i Instance) restartUnit(ctx context.Context, unit string) error {
 		// A master that an earlier hook started may have run in, say,
 		// certbot.service. Restarting that would do anything but this.
 		if !startsPostfix(string(r.Stdout)) {
-			return fmt.Errorf("%s is no service of Postfix", unit)
+			return fmt.Errorf("%s: %w", unit, errOtherUnit)
 		}
 		if _, err := i.run(ctx, program.Command{Path: path, Args: []string{"restart", "--", unit}, Timeout: startTime}); err != nil {
 			return err
@@ -117,9 +130,13 @@ func startsPostfix(execStart string) bool {
 	return false
 }
 
+// ending are the hierarchies that service managers end processes by; the
+// others limit memory and the like.
+var ending = map[string]bool{"": true, "name=systemd": true}
+
 // moveGroup moves the master m and its children from every control group that
-// they share with this process to the one in old, or to the root of the
-// hierarchy if that is gone. Nothing needs moving where both are in one group.
+// they share with this process to the one in old. Where that is gone or was
+// not known, they go to the root of the hierarchy, if they would end with us.
 func moveGroup(m Master, old map[string]string) error {
 	ours := cgroupsOf(os.Getpid())
 	mounts, err := cgroupMounts()
@@ -128,6 +145,9 @@ func moveGroup(m Master, old map[string]string) error {
 	}
 	for hierarchy, path := range m.Cgroups {
 		want, known := old[hierarchy]
+		if !known && ending[hierarchy] {
+			want, known = "/", true
+		}
 		if !known || path != ours[hierarchy] || path == want {
 			continue
 		}

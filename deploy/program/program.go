@@ -101,7 +101,7 @@ func Run(ctx context.Context, c Command) (Result, error) {
 	start := time.Now()
 	err := cmd.Run()
 	res := Result{
-		Stdout: stdout.Bytes(), Stderr: stderr.Bytes(), Status: -1,
+		Stdout: stdout.kept.Bytes(), Stderr: stderr.kept.Bytes(), Status: -1,
 		Truncated: stdout.cut || stderr.cut, Took: time.Since(start),
 	}
 	if cmd.ProcessState != nil {
@@ -150,16 +150,16 @@ func brief(b []byte) string {
 // bounded keeps the first max bytes and accepts, and drops, the rest, so that
 // a program that talks without end neither blocks nor fills our memory.
 type bounded struct {
-	bytes.Buffer
-	max int
-	cut bool
+	kept bytes.Buffer // not embedded: its ReadFrom would be used, and keep all
+	max  int
+	cut  bool
 }
 
 func (b *bounded) Write(p []byte) (int, error) {
-	if room := b.max - b.Len(); room < len(p) {
+	if room := b.max - b.kept.Len(); room < len(p) {
 		b.cut = true
-		b.Buffer.Write(p[:max(room, 0)])
+		b.kept.Write(p[:max(room, 0)])
 		return len(p), nil
 	}
-	return b.Buffer.Write(p)
+	return b.kept.Write(p)
 }

@@ -88,6 +88,7 @@ var FormRows = []Row{
 	{Name: "CRLF", Make: full(func(b []byte, _ Hierarchy) []byte { return bytes.ReplaceAll(b, []byte("\n"), []byte("\r\n")) })},
 	{Name: "bare CR", Want: "pem_encoding", Make: full(func(b []byte, _ Hierarchy) []byte { return bytes.ReplaceAll(b, []byte("\n"), []byte("\r")) })},
 	{Name: "BOM", Want: "pem_bom", Make: full(func(b []byte, _ Hierarchy) []byte { return append([]byte("\xef\xbb\xbf"), b...) })},
+	{Name: "BOM before text", Want: "pem_bom", Make: full(func(b []byte, _ Hierarchy) []byte { return append([]byte("\xef\xbb\xbfsubject=x\n"), b...) })},
 	{Name: "BOM before the second block", Want: "pem_bom", Make: full(func(b []byte, _ Hierarchy) []byte {
 		return bytes.Replace(b, []byte("-----\n-----"), []byte("-----\n\xef\xbb\xbf-----"), 1)
 	})},

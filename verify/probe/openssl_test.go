@@ -202,6 +202,26 @@ func TestKeyTypeThatCannotBeAskedFor(t *testing.T) {
 	}
 }
 
+// openssl s_client prints what the server says inside TLS, which a hostile
+// server does without end. The certificates came before.
+func TestKeyTypeOfServerThatTalksWithoutEnd(t *testing.T) {
+	ec := pair("mail.example.com", ecKey())
+	srv := smtptest.Start(t, smtptest.Script{
+		Implicit: true, TLS: &tls.Config{MinVersion: tls.VersionTLS13},
+		Faults: map[smtptest.Point]smtptest.Fault{smtptest.Greeting: smtptest.Endless("220-mail.example.com\r\n")},
+	}, ec)
+	e := at(srv)
+	e.Mode, e.KeyType, e.OpenSSL, e.Timeout = Implicit, ECDSA, opensslPath(t), time.Second
+	start := time.Now()
+	r := Handshake(t.Context(), e)
+	if v, why := Compare(r, ec.Certificate); v != Proven {
+		t.Errorf("got %s, %s (%s), want proven", v, why, r.Detail)
+	}
+	if took := time.Since(start); took > 4*time.Second {
+		t.Errorf("took %s with a limit of 1 s", took)
+	}
+}
+
 func TestKeyTypeBehindProxyHeader(t *testing.T) {
 	srv := smtptest.Start(t, smtptest.Script{WantProxy: true, TLS: &tls.Config{MinVersion: tls.VersionTLS13}}, pair("a.example", ecKey()))
 	e := at(srv)

@@ -164,6 +164,7 @@ func TestReasons(t *testing.T) {
 		{"alert 112", fault(smtptest.Handshake, smtptest.Alert(112)), HandshakeFailed, Handshaking, Contradicted, "alert unrecognized_name", false},
 		{"alert unknown", fault(smtptest.Handshake, smtptest.Alert(201)), HandshakeFailed, Handshaking, Contradicted, "alert 201", false},
 		{"noise in the handshake", fault(smtptest.Handshake, smtptest.Answer(strings.Repeat("\x01", 64))), ProtocolError, Handshaking, Contradicted, "", false},
+		{"a hello without content", fault(smtptest.Handshake, smtptest.Answer("\x16\x03\x03\x00\x04\x02\x00\x00\x00")), HandshakeFailed, Handshaking, Contradicted, "error decoding message", false},
 		{"implicit, closed", implicit(fault(smtptest.Handshake, smtptest.Close)), Closed, Handshaking, Contradicted, "", false},
 		{"implicit, greets in plain text", implicit(fault(smtptest.Handshake, smtptest.SayAndWait("220 mail ESMTP\r\n"))), ProtocolError, Handshaking, Contradicted, "220 mail", false},
 		{"implicit, 421 in plain text", implicit(fault(smtptest.Handshake, smtptest.SayAndWait("421 4.3.0 x Server local error\r\n"))), ShuttingDown, Handshaking, NotVerified, "local error", false},

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"io"
 	"iter"
 	"maps"
 	"math/rand/v2"
@@ -200,49 +199,47 @@ func (f *FS) inodes() []*inode {
 }
 
 // Digest names the file system as it is, and what of it is on disk. Two that
-// have the same are the same for every program; random temporary names and
-// times of files made by the test run do not count.
+// have the same are the same for every program. Of temporary files only counts
+// whether there are any: their names are random, and each kill would leave
+// another state without end. Times do not count either.
 func (f *FS) Digest() string {
-	h := sha256.New()
-	var walk func(n *inode, depth int)
-	walk = func(n *inode, depth int) {
-		if n == nil {
-			fmt.Fprintf(h, "%d absent\n", depth)
-			return
-		}
-		fmt.Fprintf(h, "%d %s %q %q %q %v %v\n", depth, n.kind, n.target, n.data, n.diskData,
-			n.describe(), describe(n.diskMeta))
-		var lines []string
-		for name, versions := range n.names {
-			if len(versions) == 1 && versions[0].ino == nil {
-				continue
-			}
-			if atomicfile.IsTemp(name) {
-				name = "temp"
-			}
-			lines = append(lines, name+versionsDigest(versions))
-		}
-		slices.Sort(lines)
-		fmt.Fprintf(h, "%q\n", lines)
-	}
-	walk(f.root, 0)
-	return hex.EncodeToString(h.Sum(nil))
+	sum := sha256.Sum256(f.root.encode(nil))
+	return hex.EncodeToString(sum[:])
 }
 
-func versionsDigest(versions []version) string {
-	h := sha256.New()
-	for _, v := range versions {
-		sub := &FS{root: v.ino}
-		if v.ino == nil {
-			io.WriteString(h, "absent\n")
+func (n *inode) encode(b []byte) []byte {
+	if n == nil {
+		return append(b, "absent;"...)
+	}
+	b = fmt.Appendf(b, "%s %s %d:%s", n.kind, n.target, len(n.data), n.data)
+	if string(n.data) != string(n.diskData) {
+		b = fmt.Appendf(b, " disk %d:%s", len(n.diskData), n.diskData)
+	}
+	b = append(b, describe(n.meta)...)
+	if !n.meta.same(n.diskMeta) {
+		b = append(b, describe(n.diskMeta)...)
+	}
+	temps := false
+	b = append(b, '{')
+	for _, name := range slices.Sorted(maps.Keys(n.names)) {
+		versions := n.names[name]
+		if atomicfile.IsTemp(name) {
+			temps = temps || n.look(name) != nil
 			continue
 		}
-		io.WriteString(h, sub.Digest())
+		if len(versions) == 1 && versions[0].ino == nil {
+			continue
+		}
+		b = fmt.Appendf(b, "%s=", name)
+		var last []byte
+		for _, v := range versions {
+			if now := v.ino.encode(nil); string(now) != string(last) {
+				b, last = append(b, now...), now
+			}
+		}
 	}
-	return hex.EncodeToString(h.Sum(nil))
+	return fmt.Appendf(b, "%t}", temps)
 }
-
-func (n *inode) describe() string { return describe(n.meta) }
 
 // describe leaves out the time: times that matter are compared by the tests.
 func describe(m meta) string {

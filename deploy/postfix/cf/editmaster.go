@@ -37,6 +37,9 @@ func editMaster(data string, e Edit) (string, error) {
 	if i < 0 {
 		return "", &ValueError{e, "master.cf has no entry " + e.Service}
 	}
+	if why := entries[i].broken; why != "" {
+		return "", &ValueError{e, why}
+	}
 	var found *string
 	o := entries[i].last(e.Parameter)
 	if o != nil {
@@ -107,36 +110,19 @@ func onlyOverrideChanged(before []entry, data string, e Edit) error {
 func argument(e Edit, braces bool) (string, error) {
 	plain := e.Parameter + "=" + *e.New
 	if t := tokens(plain); !braces && len(t) == 1 && t[0].text == plain {
-		return plain, balancedOverall(e, plain)
+		if openBraces(plain) {
+			return "", &ValueError{e, "braces that do not match"}
+		}
+		return plain, nil
 	}
 	text := "{ " + e.Parameter + " = " + *e.New + " }"
 	if *e.New == "" {
 		text = "{ " + e.Parameter + " = }"
 	}
-	if err := balancedOverall(e, text); err != nil {
-		return "", err
-	}
 	if balanced(text, '{', '}') != len(text) {
 		return "", &ValueError{e, "braces that do not match"}
 	}
 	return text, nil
-}
-
-// balancedOverall refuses an open brace: it would swallow what follows.
-func balancedOverall(e Edit, text string) error {
-	level := 0
-	for i := range len(text) {
-		switch {
-		case text[i] == '{':
-			level++
-		case text[i] == '}' && level > 0:
-			level--
-		}
-	}
-	if level > 0 {
-		return &ValueError{e, "braces that do not match"}
-	}
-	return nil
 }
 
 // replaceOption puts a value where the old one stands: the value alone if the

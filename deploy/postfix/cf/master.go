@@ -95,6 +95,7 @@ type entry struct {
 	options []option
 	end     int    // end of the command and its options: where an option can be added
 	more    bool   // arguments follow that are no options
+	broken  string // why nothing can be edited in it; empty if it can
 	listing string // the entry as postconf -M prints it, blanks normalised
 }
 
@@ -121,6 +122,11 @@ func parseEntry(l logical) (entry, error) {
 	s := &e.service
 	for i, field := range []*string{&s.Name, &s.Type, &s.Private, &s.Unprivileged, &s.Chroot, &s.Wakeup, &s.ProcessLimit, &s.Command} {
 		*field = words[i].text
+	}
+	for _, w := range words {
+		if openBraces(w.text) {
+			e.broken = "the entry has a brace that is not closed"
+		}
 	}
 	rest := e.readOptions(words[8:])
 	e.more = len(rest) > 0
@@ -161,6 +167,7 @@ func (e *entry) readOptions(words []token) []token {
 		arg := token{w.text[o+1:], w.from + o + 1, w.to}
 		if arg.text == "" {
 			if len(words) == 0 {
+				e.broken = "the entry ends with -o"
 				break
 			}
 			arg, words = words[0], words[1:]
@@ -223,6 +230,20 @@ func unbraced(s string) string {
 		return s[1 : n-1]
 	}
 	return s[1:]
+}
+
+// openBraces tells whether a brace is left open: it swallows what follows.
+func openBraces(text string) bool {
+	level := 0
+	for i := range len(text) {
+		switch {
+		case text[i] == '{':
+			level++
+		case text[i] == '}' && level > 0:
+			level--
+		}
+	}
+	return level > 0
 }
 
 // listing is an entry as postconf -M prints it, blanks normalised. postconf

@@ -28,7 +28,7 @@ type Options struct {
 	SMTPD   []string // lines for port 25 in place of "smtp inet n - C - - smtpd"; C is y or n
 	Only25  bool     // without submission and submissions
 	Name    string   // multi_instance_name; "" is none
-	Address string   // inet_interfaces; "" is loopback-only. Two instances at once need two addresses.
+	Address string   // inet_interfaces; "" is loopback-only. Two instances at once need two: 127.0.0.1 and SecondAddress.
 	Files   []string // files of /etc/postfix to copy too, such as postfix-files
 }
 

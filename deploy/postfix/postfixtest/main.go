@@ -17,6 +17,7 @@ package postfixtest
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"os/signal"
 	"runtime"
@@ -167,7 +168,10 @@ func prepare() error {
 	if err := overlay("/var/lib", "/run/.var-lib"); err != nil {
 		return err
 	}
-	return loopbackUp()
+	if err := loopbackUp(); err != nil {
+		return err
+	}
+	return addAddress("lo:1", netip.MustParseAddr(SecondAddress))
 }
 
 // overlay lets dir be changed with the changes kept in scratch, which lies in
@@ -192,13 +196,12 @@ func overlay(dir, scratch string) error {
 	return nil
 }
 
+// SecondAddress is an address beside the loopback ones, for a second instance
+// at the same time, and for clients that are not in mynetworks.
+const SecondAddress = "192.0.2.25" // RFC 5737
+
 // loopbackUp sets the interface flag IFF_UP of lo (netdevice(7)).
 func loopbackUp() error {
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("opening a socket: %w", err)
-	}
-	defer syscall.Close(fd)
 	var req struct {
 		name  [syscall.IFNAMSIZ]byte
 		flags uint16
@@ -206,8 +209,41 @@ func loopbackUp() error {
 	}
 	copy(req.name[:], "lo")
 	req.flags = syscall.IFF_UP | syscall.IFF_RUNNING
-	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), syscall.SIOCSIFFLAGS, uintptr(unsafe.Pointer(&req))); errno != 0 {
-		return fmt.Errorf("setting lo up: %w", errno)
+	if err := ioctl(syscall.SIOCSIFFLAGS, unsafe.Pointer(&req)); err != nil {
+		return fmt.Errorf("setting lo up: %w", err)
+	}
+	return nil
+}
+
+// addAddress gives an alias interface, such as lo:1, an IPv4 address.
+func addAddress(alias string, addr netip.Addr) error {
+	var req struct {
+		name [syscall.IFNAMSIZ]byte
+		addr syscall.RawSockaddrInet4
+		_    [8]byte
+	}
+	copy(req.name[:], alias)
+	req.addr = syscall.RawSockaddrInet4{Family: syscall.AF_INET, Addr: addr.As4()}
+	if err := ioctl(syscall.SIOCSIFADDR, unsafe.Pointer(&req)); err != nil {
+		return fmt.Errorf("adding %s to %s: %w", addr, alias, err)
+	}
+	// On lo every address of the network counts as ours: make it one of one.
+	req.addr.Addr = [4]byte{255, 255, 255, 255}
+	if err := ioctl(syscall.SIOCSIFNETMASK, unsafe.Pointer(&req)); err != nil {
+		return fmt.Errorf("setting the netmask of %s: %w", alias, err)
+	}
+	return nil
+}
+
+// ioctl asks for something of a network interface; req is a struct ifreq.
+func ioctl(request uintptr, req unsafe.Pointer) error {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer syscall.Close(fd)
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), request, uintptr(req)); errno != 0 {
+		return errno
 	}
 	return nil
 }

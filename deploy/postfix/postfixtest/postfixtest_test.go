@@ -47,6 +47,15 @@ func TestNamespaces(t *testing.T) {
 			l.Close()
 		}
 	}
+	if l, err := net.Listen("tcp", SecondAddress+":25"); err != nil {
+		t.Error(err)
+	} else {
+		l.Close()
+	}
+	if l, err := net.Listen("tcp", "192.0.2.1:25"); err == nil {
+		l.Close()
+		t.Error("192.0.2.1 is ours, want SecondAddress alone")
+	}
 	left, err := os.ReadDir("/run")
 	if err != nil {
 		t.Fatal(err)

@@ -87,7 +87,7 @@ type production struct {
 	live pair // what its main.cf names
 }
 
-func newProduction(t *testing.T, o postfixtest.Options) production {
+func newProduction(t testing.TB, o postfixtest.Options) production {
 	t.Helper()
 	live := newPair(t, "ecdsa", "old.example.test")
 	o.Cert = live.path

@@ -24,7 +24,8 @@ type visit struct {
 	session *Session
 	raw     net.Conn
 	conn    net.Conn // raw, or TLS on it
-	in      *bufio.Reader
+	rawIn   *bufio.Reader
+	in      *bufio.Reader // rawIn, or what TLS makes of it
 }
 
 func (v *visit) note(f func(*Session)) {
@@ -34,7 +35,8 @@ func (v *visit) note(f func(*Session)) {
 }
 
 func (v *visit) run() {
-	v.in = bufio.NewReader(v.raw)
+	v.rawIn = bufio.NewReader(v.raw)
+	v.in = v.rawIn
 	if v.script.WantProxy && !v.proxy() {
 		return
 	}
@@ -115,13 +117,13 @@ func (v *visit) write(text string) bool {
 }
 
 // listenEarly notes a client that talks before the server has spoken. Inside
-// TLS only what came with an earlier record is seen: a read that times out
-// would break the connection.
+// TLS it listens below TLS, where a record that comes is enough to know: a read
+// through TLS that times out would break the connection.
 func (v *visit) listenEarly() {
 	talk := v.in.Buffered() > 0
-	if v.conn == v.raw && !talk {
+	if !talk {
 		_ = v.raw.SetReadDeadline(time.Now().Add(early))
-		_, err := v.in.Peek(1)
+		_, err := v.rawIn.Peek(1)
 		talk = err == nil
 		_ = v.raw.SetReadDeadline(time.Time{})
 	}
@@ -132,11 +134,11 @@ func (v *visit) listenEarly() {
 
 func (v *visit) startTLS() bool {
 	if f := v.script.Faults[Handshake]; f != nil {
-		f(&buffered{Conn: v.raw, in: v.in}, v.server.stop)
+		f(&buffered{Conn: v.raw, in: v.rawIn}, v.server.stop)
 		return false
 	}
 	// The reader may hold the first bytes of a client that did not wait.
-	c := tls.Server(&buffered{Conn: v.raw, in: v.in}, v.config)
+	c := tls.Server(&buffered{Conn: v.raw, in: v.rawIn}, v.config)
 	if c.Handshake() != nil {
 		return false
 	}

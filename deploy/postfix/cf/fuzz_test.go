@@ -1,0 +1,127 @@
+package cf
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// seeds are the corpus and files that are no good.
+func seeds(add func(main, master string)) {
+	for _, r := range corpus {
+		add(r.main, r.master)
+	}
+	add(stockMain, stockMaster)
+	add(" x = 1\n", "  smtp inet\n")
+	add("a\n=\n", "s inet n - y - - smtpd -o")
+	add("a=b\r", "s inet n - y - - smtpd -o {a=b -o c=d\n")
+	add("a =\n \n#\n\tb\n\n", "s inet n - y - - smtpd { -o a=b } -- -o a=b\n")
+}
+
+// FuzzLogicalLines: the pieces are the bytes of the file, in order, and every
+// byte that belongs to none is a comment, blank, or text Postfix skips; so a
+// file with nothing replaced prints as it was read.
+func FuzzLogicalLines(f *testing.F) {
+	seeds(func(main, master string) { f.Add(main); f.Add(master) })
+	f.Fuzz(func(t *testing.T, data string) {
+		at := 0
+		var out strings.Builder
+		for _, l := range logicalLines(data) {
+			var text strings.Builder
+			for _, p := range l.pieces {
+				if p.start < at || p.end < p.start || p.next < p.end || l.text[p.at:p.at+p.end-p.start] != data[p.start:p.end] {
+					t.Fatalf("piece %+v of %q", p, data)
+				}
+				if p.line != 1+strings.Count(data[:p.start], "\n") {
+					t.Fatalf("line %d of offset %d", p.line, p.start)
+				}
+				out.WriteString(data[at:p.end])
+				text.WriteString(data[p.start:p.end])
+				at = p.end
+			}
+			if text.String() != l.text {
+				t.Fatalf("text %q, pieces %q", l.text, text.String())
+			}
+		}
+		out.WriteString(data[at:])
+		if out.String() != data || spliced(data, nil) != data {
+			t.Fatalf("printed %q, read %q", out.String(), data)
+		}
+	})
+}
+
+// FuzzApply: an edit either is refused or reads back as planned, changes no
+// other parameter, and its inverse brings the value back (the bytes too, where
+// a value is replaced by another).
+func FuzzApply(f *testing.F) {
+	seeds(func(main, master string) {
+		f.Add(main, master, "smtpd_tls_cert_file", "/b", false)
+		f.Add(main, master, "smtpd_milters", "a b", true)
+		f.Add(main, master, "mynetworks", "", false)
+	})
+	f.Fuzz(func(t *testing.T, main, master, name, value string, override bool) {
+		s, err := Parse("/d", File{"m", []byte(main)}, File{"s", []byte(master)}, Outputs{All: printed()})
+		if err != nil {
+			return
+		}
+		service := ""
+		if override && len(s.Services) > 0 {
+			service = s.Services[len(s.Services)-1].ID()
+		}
+		e := s.Edit(service, name, &value)
+		a, b, err := Apply(s.Main.Data, s.Master.Data, []Edit{e})
+		if err != nil {
+			if errors.Is(err, errUnsafe) {
+				t.Fatalf("%s: %v", e, err)
+			}
+			return
+		}
+		after, err := Parse("/d", File{"m", a}, File{"s", b}, Outputs{All: printed()})
+		if err != nil {
+			t.Fatalf("%s: %v: %q %q", e, err, a, b)
+		}
+		if got, _ := after.lookup(service)(name); !readOnly[name] && got != value {
+			t.Fatalf("%s: reads %q from %q %q", e, got, a, b)
+		}
+		for other, l := range s.settings {
+			if after.settings[other].value != l.value && (other != name || service != "") {
+				t.Fatalf("%s: %s was %q, is %q", e, other, l.value, after.settings[other].value)
+			}
+		}
+		main2, master2, err := Apply(a, b, []Edit{e.Inverse()})
+		if err != nil {
+			t.Fatalf("inverse of %s: %v", e, err)
+		}
+		overLines := strings.Contains(e.OldText, "\n") || service != "" && strings.Contains(master, "{")
+		if (string(main2) != main || string(master2) != master) && !overLines && !slices.ContainsFunc([]byte(main+master), func(c byte) bool { return c == '\r' || c == '\v' || c == '\f' }) {
+			t.Fatalf("%s and back: %q %q, was %q %q", e, main2, master2, main, master)
+		}
+	})
+}
+
+// FuzzExpand: no input makes the expander panic, hang or grow without bound.
+func FuzzExpand(f *testing.F) {
+	for _, v := range []string{"$a", "${a?{b}:{c}}", "${{$a} == {b} ? {$c} : {d}}", "$$", "$(a)", "${", "${domain_to_ascii{x}}", "${{1} <level {2}}", "${a??x:{y}z}"} {
+		f.Add(v, "$b${c?x}", "$a$a")
+	}
+	f.Fuzz(func(t *testing.T, a, b, c string) {
+		values := map[string]string{"a": a, "b": b, "c": c}
+		out, err := expand(a, func(name string) (string, bool) { v, ok := values[name]; return v, ok })
+		if err == nil && len(out) > maxExpansion {
+			t.Fatalf("%d bytes", len(out))
+		}
+	})
+}
+
+// FuzzParse: whatever postconf and the files hold, Parse answers.
+func FuzzParse(f *testing.F) {
+	seeds(func(main, master string) { f.Add(main, master, "a = b\n", "smtp inet n - y - - smtpd\n") })
+	f.Fuzz(func(t *testing.T, main, master, all, services string) {
+		s, err := Parse("/d", File{"m", []byte(main)}, File{"s", []byte(master)}, Outputs{All: printed(all), Services: []byte(services)})
+		if err == nil {
+			s.Listeners(Host{})
+			s.CertificateEdits(Target{Path: "/x", KeyType: "rsa", Names: []string{"a"}, AdoptOverrides: true})
+		}
+	})
+}
