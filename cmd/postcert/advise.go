@@ -40,9 +40,9 @@ var precedence = []int{
 	statusNotVerified, statusBusy, statusNo, statusUsage, statusOK,
 }
 
-// answerNo is a question whose answer is no (exit status 8); it carries no
+// errNo is a question whose answer is no (exit status 8); it carries no
 // problem of its own.
-var answerNo = errors.New("the answer is no")
+var errNo = errors.New("the answer is no")
 
 // errNotVerified is a change that is installed and could not be verified.
 var errNotVerified = errors.New("installed, not verified")
@@ -88,7 +88,7 @@ func statusOf(err error, problems problem.List) int {
 		return statusBusy
 	case errors.As(err, &refused), len(problems.Errors()) > 0:
 		return statusRefused
-	case errors.Is(err, answerNo):
+	case errors.Is(err, errNo):
 		return statusNo
 	case errors.Is(err, errNotVerified):
 		return statusNotVerified

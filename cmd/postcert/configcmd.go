@@ -81,7 +81,7 @@ func (a *app) configCheck(args []string, res *result) error {
 	res.problems = append(res.problems, found...)
 	if len(found.Errors()) > 0 {
 		res.headline = "the configuration is not right; postcert would refuse to run with it."
-		return answerNo
+		return errNo
 	}
 	res.headline = "the configuration is right."
 	if !conf.Found {

@@ -206,7 +206,7 @@ func (a *app) showProbes(results []probe.Result, anchors verify.Anchors, res *re
 	res.add("listeners", out)
 	if bad > 0 {
 		res.headline = fmt.Sprintf("%d of %d would not satisfy a client that checks.", bad, len(results))
-		return answerNo
+		return errNo
 	}
 	return nil
 }

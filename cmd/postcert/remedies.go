@@ -124,6 +124,7 @@ var remedies = map[string]string{
 	"disk_full":           "make room and run it again",
 	"read_only":           "remount the file system for writing and run it again",
 	"permission":          "run it as root",
+	"state_not_writable":  "run it as root, make {file} a writable directory, or name another: --state-dir DIR",
 	"program_failed":      "run that program by hand to see more",
 	"failed":              "",
 	"usage":               "see: postcert help",

@@ -113,9 +113,9 @@ func (a *app) status(ctx context.Context, args []string, res *result) error {
 		return refuse("name_unknown", problem.At{}, "no certificate %q is installed here", args[0])
 	case !found:
 		res.headline = "nothing is installed by postcert yet. Begin with: postcert install-cert --help"
-		return answerNo
+		return errNo
 	case !agree:
-		return answerNo
+		return errNo
 	}
 	res.headline = "wanted, installed and served agree on every listener."
 	return nil

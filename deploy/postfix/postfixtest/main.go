@@ -227,6 +227,11 @@ func addAddress(alias string, addr netip.Addr) error {
 	if err := ioctl(syscall.SIOCSIFADDR, unsafe.Pointer(&req)); err != nil {
 		return fmt.Errorf("adding %s to %s: %w", addr, alias, err)
 	}
+	// On lo every address of the network counts as ours: make it one of one.
+	req.addr.Addr = [4]byte{255, 255, 255, 255}
+	if err := ioctl(syscall.SIOCSIFNETMASK, unsafe.Pointer(&req)); err != nil {
+		return fmt.Errorf("setting the netmask of %s: %w", alias, err)
+	}
 	return nil
 }
 

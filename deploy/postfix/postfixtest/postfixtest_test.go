@@ -1,6 +1,7 @@
 package postfixtest
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"os"
@@ -46,6 +47,15 @@ func TestNamespaces(t *testing.T) {
 			}
 			l.Close()
 		}
+	}
+	if l, err := net.Listen("tcp", SecondAddress+":25"); err != nil {
+		t.Error(err)
+	} else {
+		l.Close()
+	}
+	if l, err := net.Listen("tcp", "192.0.2.1:25"); err == nil {
+		l.Close()
+		t.Error("192.0.2.1 is ours, want SecondAddress alone")
 	}
 	left, err := os.ReadDir("/run")
 	if err != nil {
@@ -301,7 +311,7 @@ func TestCompare(t *testing.T) {
 
 func FuzzNothing(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) < 0 {
+		if bytes.Contains(b, bytes.Repeat([]byte("never"), 1000)) {
 			t.Fatal("cannot be")
 		}
 	})
