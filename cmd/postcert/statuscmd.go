@@ -49,7 +49,7 @@ func (a *app) recordStatus(s *site, r *deploy.Report, err error) {
 		up.Message = e[0].Message
 	}
 	switch r.Outcome {
-	case deploy.Installed, deploy.NotVerified, deploy.Unchanged:
+	case deploy.Installed, deploy.NotVerified:
 		up.Released = r.Plan.Change.Release
 		up.Rehearsed = rehearsedWords(r.Rehearsed)
 	}
@@ -58,14 +58,14 @@ func (a *app) recordStatus(s *site, r *deploy.Report, err error) {
 	}
 }
 
-func rehearsedWords(r deploy.Rehearsed) string {
+func rehearsedWords(r deploy.Rehearsed) status.Rehearsed {
 	switch {
 	case r.OK:
 		return "yes"
 	case r.Reason == "":
 		return "no"
 	}
-	return r.Reason
+	return status.Rehearsed(r.Reason)
 }
 
 type servedJSON struct {

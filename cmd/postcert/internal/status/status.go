@@ -33,11 +33,39 @@ type Record struct {
 	WantedSince time.Time `json:"wanted_since"` // when it was asked for first
 	Installed   string    `json:"installed"`    // fingerprint of the leaf that was installed last
 	Generation  int       `json:"generation"`
-	Rehearsed   string    `json:"rehearsed"` // "yes", "no", or why it did not run
+	Rehearsed   Rehearsed `json:"rehearsed"`
 	LastSuccess time.Time `json:"last_success"`
 	LastOutcome string    `json:"last_outcome"`
 	LastTime    time.Time `json:"last_time"`
 	LastError   Failure   `json:"last_error"` // of the last attempt; zero if it succeeded
+}
+
+// Rehearsed is "yes", "no", or why the rehearsal did not run. In JSON, as
+// everywhere in postcert, it is true, false or the reason.
+type Rehearsed string
+
+// MarshalJSON renders true, false or the reason.
+func (r Rehearsed) MarshalJSON() ([]byte, error) {
+	switch r {
+	case "yes":
+		return []byte("true"), nil
+	case "no", "":
+		return []byte("false"), nil
+	}
+	return json.Marshal(string(r))
+}
+
+// UnmarshalJSON is the reverse of MarshalJSON; "yes" and "no" are read too.
+func (r *Rehearsed) UnmarshalJSON(data []byte) error {
+	switch string(data) {
+	case "true":
+		*r = "yes"
+		return nil
+	case "false":
+		*r = "no"
+		return nil
+	}
+	return json.Unmarshal(data, (*string)(r))
 }
 
 // Failure is how an attempt failed.
@@ -54,9 +82,9 @@ type Update struct {
 	Time           time.Time
 	Leaf           string // fingerprint of the leaf it was about; "" if about none
 	Generation     int
-	Outcome        string // a deploy.Outcome
-	Released       bool   // the certificate was given back: nothing is wanted any more
-	Rehearsed      string // "" leaves the record's value
+	Outcome        string    // a deploy.Outcome
+	Released       bool      // the certificate was given back: nothing is wanted any more
+	Rehearsed      Rehearsed // "" leaves the record's value
 	Exit           int
 	ID, Message    string // of the first problem
 	Cause          string // why it was undone
