@@ -32,10 +32,10 @@ func (e *Engine) foresee(p *Plan) {
 func (p *Plan) replaceable() {
 	var targets []string
 	if !slices.Equal(p.Main, p.Before.Main.Data) {
-		targets = append(targets, p.Before.Main.Path)
+		targets = append(targets, realPath(p.Before.Main.Path))
 	}
 	if !slices.Equal(p.Master, p.Before.Master.Data) {
-		targets = append(targets, p.Before.Master.Path)
+		targets = append(targets, realPath(p.Before.Master.Path))
 	}
 	for _, f := range p.Files {
 		targets = append(targets, f.Path)
