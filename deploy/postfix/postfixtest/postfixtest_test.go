@@ -116,6 +116,17 @@ func TestEnds(t *testing.T) {
 	}
 }
 
+// The first act of PID 1 is to mount things: nobody else may do that.
+func TestInitIsPID1(t *testing.T) {
+	requireIsolated(t)
+	cmd := exec.Command("/proc/self/exe", "-test.run=^$")
+	cmd.Env = []string{stageEnv + "=" + stageInit}
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "without namespaces") {
+		t.Errorf("got %v, %s", err, out)
+	}
+}
+
 // TestInner leaves an orphan in a session of its own behind, and then ends as
 // it is told.
 func TestInner(t *testing.T) {
