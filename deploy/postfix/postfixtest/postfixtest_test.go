@@ -319,10 +319,12 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-func FuzzNothing(f *testing.F) {
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) < 0 {
-			t.Fatal("cannot be")
+// Workers of go test -fuzz are started by a coordinator that is isolated; they
+// must run as they are, with the descriptors they were given.
+func FuzzWorkers(f *testing.F) {
+	f.Fuzz(func(t *testing.T, _ []byte) {
+		if !Isolated() {
+			lacking(t, "no namespaces here")
 		}
 	})
 }
