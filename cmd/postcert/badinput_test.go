@@ -31,9 +31,9 @@ func (h *host) start(cmd *exec.Cmd) answer {
 	return answer{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode(), h.t}
 }
 
-// with prepares a run of install-cert in which a flag of the harness has
+// withFlag prepares a run of install-cert in which a flag of the harness has
 // another value.
-func (h *host) with(flag, value string, args ...string) *exec.Cmd {
+func (h *host) withFlag(flag, value string, args ...string) *exec.Cmd {
 	h.t.Helper()
 	cmd := h.command(append([]string{"install-cert"}, append(args, "--json")...)...)
 	at := slices.Index(cmd.Args, flag)
@@ -124,10 +124,10 @@ func TestBadInput(t *testing.T) {
 	h.t = t
 	h.untouched(func() {
 		empty := t.TempDir()
-		h.start(h.with("--instance", empty, good)).wants(2, "instance_unknown")
-		h.start(h.with("--instance", "nosuch", good)).wants(2, "instance_unknown")
-		h.start(h.with("--state-dir", garbage, good)).wants(3, "state_not_writable")
-		h.start(h.with("--state-dir", "/proc/postcert", good)).wants(3, "state_not_writable")
+		h.start(h.withFlag("--instance", empty, good)).wants(2, "instance_unknown")
+		h.start(h.withFlag("--instance", "nosuch", good)).wants(2, "instance_unknown")
+		h.start(h.withFlag("--state-dir", garbage, good)).wants(3, "state_not_writable")
+		h.start(h.withFlag("--state-dir", "/proc/postcert", good)).wants(3, "state_not_writable")
 		h.asNobody(key, good)
 	})
 	// After all that the good pair is installed as if nothing had been.
@@ -152,7 +152,7 @@ func (h *host) asNobody(key, good string) {
 	trust := filepath.Join(open, "root.pem")
 	copyFile(h.t, trust, h.trust, 0o644)
 	run := func(args ...string) answer {
-		cmd := h.with("--trust", trust, args...)
+		cmd := h.withFlag("--trust", trust, args...)
 		cmd.Path = exe
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 		return h.start(cmd)
