@@ -20,7 +20,7 @@ var remedies = map[string]string{
 	"tar_invalid":          "make it with: tar c -C DIR fullchain.pem privkey.pem",
 
 	// form of the pair
-	"pem_empty":        "the ACME client wrote an empty file; renew the certificate, or use its last good copy",
+	"pem_empty":        "name fullchain.pem and privkey.pem; if this is one of them, the ACME client wrote an empty file: renew, or use its last good copy",
 	"pem_truncated":    "the file is cut off; copy it again, or renew the certificate",
 	"pem_is_der":       "convert it: openssl x509 -inform der -in {file} -out cert.pem",
 	"pem_bom":          "save it without a byte order mark: sed -i '1s/^\\xef\\xbb\\xbf//' {file}",
