@@ -355,7 +355,7 @@ func TestS14FullOrReadOnly(t *testing.T) {
 	h.refuses(statusRefused, "state_not_writable", "install-cert", dir)
 	undo()
 	failed := 0
-	for _, free := range []int{0, 5, 10, 11, 12, 13, 24} {
+	for _, free := range []int{0, 10, 11, 12, 13, 24} {
 		undo := mounts(t, "full", h.state, "tmpfs", 0, "mode=0700,size=1m")
 		if out, err := exec.Command("cp", "-a", saved+"/.", h.state).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
@@ -370,9 +370,15 @@ func TestS14FullOrReadOnly(t *testing.T) {
 			break
 		}
 		failed++
-		t.Logf("with %d pages free: status %d, %v", free, a.status, a.errorIDs())
 		if ids := a.errorIDs(); a.status != statusFailed && a.status != statusRefused && a.status != statusRolledBack || !slices.Contains(ids, "disk_full") && a.status != statusRolledBack {
 			t.Errorf("with %d pages free: status %d, errors %q\n%s%s", free, a.status, ids, a.stdout, a.stderr)
+		}
+		if a.status == statusRolledBack {
+			// What was full may have kept the journal from being closed: the
+			// next run, with room, finds nothing else to do.
+			os.Remove(filepath.Join(h.state, "filler"))
+			delete(stored, "filler")
+			h.postcert("recover").want(0)
 		}
 		for _, d := range append(postfixtest.Compare(before, h.pf.Files()), postfixtest.Compare(stored, h.stored())...) {
 			t.Errorf("with %d pages free: changed: %s", free, d)
