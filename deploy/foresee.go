@@ -2,7 +2,10 @@ package deploy
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -37,6 +40,10 @@ func (p *Plan) replaceable() {
 	for _, f := range p.Files {
 		targets = append(targets, f.Path)
 	}
+	if why := p.directoryUnfit(); why != "" {
+		p.Problems = append(p.Problems, problem.New("config_not_replaceable", problem.At{File: p.ownDirectory()}, "%s %s", p.ownDirectory(), why))
+		return
+	}
 	for _, t := range targets {
 		err := atomicfile.Replaceable(t, roomNeeded)
 		var refused *atomicfile.RefusedError
@@ -52,6 +59,30 @@ func (p *Plan) replaceable() {
 			p.Problems = append(p.Problems, problem.New("config_not_replaceable", problem.At{File: t}, "%v", err))
 		}
 	}
+}
+
+func (p *Plan) ownDirectory() string { return filepath.Join(p.Instance, Directory) }
+
+// directoryUnfit says why no key can be put into our directory, or "": what
+// stands there must be a directory that root alone decides about, since who can
+// write to it, or has put a link there, decides what Postfix reads.
+func (p *Plan) directoryUnfit() string {
+	info, err := os.Lstat(p.ownDirectory())
+	if err != nil || len(p.Files) == 0 {
+		return "" // missing: it will be made; anything else shows at the file
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case info.Mode()&fs.ModeSymlink != 0:
+		return "is a symbolic link, not a directory"
+	case !info.IsDir():
+		return "is not a directory"
+	case ok && st.Uid != 0 && int(st.Uid) != os.Geteuid():
+		return fmt.Sprintf("belongs to user %d, who could replace the key in it", st.Uid)
+	case info.Mode().Perm()&0o022 != 0:
+		return fmt.Sprintf("has mode %04o: others than its owner could replace the key in it", info.Mode().Perm())
+	}
+	return ""
 }
 
 // roomNeeded is what the files of a change, their temporary copies and the

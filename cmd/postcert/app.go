@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -70,7 +71,9 @@ func run(ctx context.Context, a *app, args []string) int {
 	if err == nil {
 		return statusOK
 	}
-	// Only errors in the command line itself arrive here.
+	// Only errors in the command line itself arrive here, at the first of which
+	// the flags behind it have not been read yet.
+	a.flags.json = a.flags.json || slices.Contains(args, "--json")
 	res := a.newResult(cmd.Name())
 	return a.say(res, usageError{err}).status
 }

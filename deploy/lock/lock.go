@@ -48,21 +48,26 @@ type Lock struct{ f *os.File }
 
 // Acquire locks path, which is made if it is missing (mode 0600); its directory
 // must exist. It waits at most wait, 0 meaning one try, and returns *[HeldError]
-// when that was not enough, or ctx's own error when ctx ended first.
+// when that was not enough, with ctx's own error behind it when ctx ended first.
 func Acquire(ctx context.Context, path string, wait time.Duration) (*Lock, error) {
 	start := time.Now()
+	var last error // why the last try did not get it
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
-		if err := ctx.Err(); err != nil {
+		if err := ctx.Err(); err != nil && last != nil {
+			return nil, fmt.Errorf("%w (%w)", last, err)
+		} else if err != nil {
 			return nil, fmt.Errorf("locking %s: %w", path, err)
 		}
 		l, holder, err := try(path)
 		if l != nil || err != nil {
 			return l, err
 		}
-		if waited := time.Since(start); waited >= wait {
-			return nil, &HeldError{Path: path, PID: holder, Waited: waited}
+		waited := time.Since(start)
+		last = &HeldError{Path: path, PID: holder, Waited: waited}
+		if waited >= wait {
+			return nil, last
 		}
 		select {
 		case <-ctx.Done():

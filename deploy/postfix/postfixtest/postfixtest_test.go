@@ -1,6 +1,7 @@
 package postfixtest
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"os"
@@ -310,7 +311,7 @@ func TestCompare(t *testing.T) {
 
 func FuzzNothing(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) < 0 {
+		if bytes.Contains(b, bytes.Repeat([]byte("never"), 1000)) {
 			t.Fatal("cannot be")
 		}
 	})
