@@ -56,10 +56,29 @@ func (r *run) close(cause error) error {
 	return nil
 }
 
+// finish closes the journal of a change that is done; what it stored stays.
+func (r *run) finish() error {
+	if err := r.Store.Keep(r.plan.Instance, r.plan.Name); err != nil {
+		return err
+	}
+	return r.close(nil)
+}
+
+// warnOpen tells that the journal of a change that was settled could not be
+// closed. What Postfix serves is right and was proven, so it is no failure; the
+// next run closes it, or says why it cannot.
+func (r *run) warnOpen(err error) {
+	r.report.Problems = append(r.report.Problems, problem.Warn("journal_open", problem.At{File: r.journalDir()},
+		"the journal of this change could not be closed: %v", err))
+}
+
 // tidy removes what nothing needs any more. It is not part of the promise, so
 // what fails here is logged and tried again after the next change.
 func (r *run) tidy(proven bool) {
 	if !proven {
+		// Which generation was proven last is not known here, and what others
+		// still name may be needed: only the number is bounded.
+		r.prune(max(unprovenKeep, orInt(r.Keep, 3)))
 		return
 	}
 	for _, path := range r.plan.Obsolete {
@@ -67,10 +86,18 @@ func (r *run) tidy(proven bool) {
 			r.logger().Warn("removing a file that nothing names any more", "file", path, "err", err)
 		}
 	}
+	r.prune(orInt(r.Keep, 3))
+}
+
+// unprovenKeep is how many generations are kept while none can be proven: more
+// than enough to hold the last one that was.
+const unprovenKeep = 10
+
+func (r *run) prune(keep int) {
 	if r.gen.Number == 0 {
 		return
 	}
-	if _, err := r.Store.Prune(r.plan.Instance, r.plan.Name, orInt(r.Keep, 3), r.gen.Number); err != nil {
+	if _, err := r.Store.Prune(r.plan.Instance, r.plan.Name, keep, r.gen.Number); err != nil {
 		r.logger().Warn("removing old generations", "err", err)
 	}
 }
@@ -101,7 +128,7 @@ func (r *run) transact(ctx context.Context) error {
 		return r.undo(ctx, err)
 	}
 	if !r.plan.Running.Running {
-		return r.confirm(ctx, NotVerified)
+		return r.confirmed(ctx, NotVerified)
 	}
 	if err := r.step(StepReload, func() (string, error) {
 		if err := r.tx.Mark(phaseReload); err != nil {
@@ -115,7 +142,17 @@ func (r *run) transact(ctx context.Context) error {
 	if err != nil {
 		return r.undo(ctx, err)
 	}
-	return r.confirm(ctx, outcome)
+	return r.confirmed(ctx, outcome)
+}
+
+// confirmed ends a change that is in place. As long as the journal does not
+// say so, a change is undone by whoever finds the journal: so it is undone here
+// if the journal cannot be made to say so.
+func (r *run) confirmed(ctx context.Context, outcome Outcome) error {
+	if err := r.confirm(outcome); err != nil {
+		return r.undo(ctx, err)
+	}
+	return nil
 }
 
 // prepare does all that can be done before production is touched, the journal
@@ -171,7 +208,7 @@ func (r *run) commit(ctx context.Context) error {
 		if err := r.tx.Commit(); err != nil {
 			return "", err
 		}
-		return fmt.Sprintf("%d files", len(r.writes)), nil
+		return count(len(r.writes), "file"), nil
 	})
 }
 
@@ -245,14 +282,18 @@ func summary(obs []Observation) string {
 }
 
 // confirm closes the journal and prunes what is no longer needed.
-func (r *run) confirm(ctx context.Context, outcome Outcome) error {
-	r.report.Outcome = outcome
+func (r *run) confirm(outcome Outcome) error {
 	return r.step(StepConfirm, func() (string, error) {
 		if err := r.tx.Mark(phaseDone); err != nil {
+			// It may be in place, not forced to disk: the undo that follows
+			// must not be taken for done by whoever finds it interrupted.
+			_ = r.tx.Mark(phaseReload)
 			return "", err
 		}
-		if err := r.close(nil); err != nil {
-			return "", err
+		r.report.Outcome = outcome
+		if err := r.finish(); err != nil {
+			r.warnOpen(err)
+			return "journal left open", nil
 		}
 		r.tidy(outcome == Installed)
 		return "", nil

@@ -34,6 +34,13 @@ type MTA interface {
 	LogSince(ctx context.Context, t time.Time) ([]string, error)
 }
 
+// Sweeper is an MTA whose Replace leaves something behind when it is killed.
+type Sweeper interface {
+	// SweepReplace removes what a Replace of path that was killed left beside
+	// it. One that is at work is left alone.
+	SweepReplace(path string) error
+}
+
 // Master is the state of an instance's master(8).
 type Master struct {
 	Running bool

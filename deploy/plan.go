@@ -102,6 +102,7 @@ func (e *Engine) Plan(ctx context.Context, c Change) (*Plan, error) {
 		return p, err
 	}
 	p.settleExpectations()
+	p.Obsolete = p.obsolete()
 	e.foresee(p)
 	p.Unchanged = p.agrees()
 	return p, p.Problems.Err()
@@ -115,8 +116,8 @@ func (e *Engine) chooseName(s cf.Snapshot, c Change) string {
 		return c.Name
 	}
 	for _, f := range certificateFiles(s, c.Service) {
-		if filepath.Dir(f) == filepath.Join(s.Dir, Directory) {
-			return strings.TrimSuffix(filepath.Base(f), ".pem")
+		if name, ok := nameOf(s.Dir, f); ok {
+			return name
 		}
 	}
 	if c.Lineage != "" {

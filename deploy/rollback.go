@@ -1,8 +1,10 @@
 package deploy
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -142,6 +144,29 @@ func pairPath(dir, name string, pair keypair.Pair, part Part) string {
 		kind = "privkey"
 	}
 	return filepath.Join(dir, Directory, fmt.Sprintf("%s-%s.%s.pem", name, pair.Fingerprint()[:12], kind))
+}
+
+// obsolete are the files that the layout "pair" wrote for earlier pairs of this
+// name and that neither configuration file names after the change. Their
+// bytes are in the store; a key that nothing reads must not stay behind.
+func (p *Plan) obsolete() []string {
+	dir := filepath.Join(p.Instance, Directory)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil // there is none yet
+	}
+	var out []string
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		id, ok := strings.CutPrefix(e.Name(), p.Name+"-")
+		id, kind, _ := strings.Cut(id, ".")
+		named := bytes.Contains(p.Main, []byte(e.Name())) || bytes.Contains(p.Master, []byte(e.Name()))
+		writing := slices.ContainsFunc(p.Files, func(f PlannedFile) bool { return f.Path == path })
+		if ok && len(id) == 12 && (kind == "fullchain.pem" || kind == "privkey.pem") && !named && !writing {
+			out = append(out, path)
+		}
+	}
+	return out
 }
 
 // served asks the listeners whose service reads the certificate's file.

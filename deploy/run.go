@@ -3,7 +3,6 @@ package deploy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"time"
 
@@ -136,11 +135,11 @@ func (e *Engine) plan(ctx context.Context, rec *recorder, c Change) (*Plan, erro
 func (p *Plan) describe() string {
 	switch {
 	case p.Unchanged:
-		return fmt.Sprintf("%d listeners, nothing to change", p.listenerCount())
+		return count(p.listenerCount(), "listener") + ", nothing to change"
 	case p.Configures():
-		return fmt.Sprintf("%d listeners, %d edits", p.listenerCount(), len(p.Edits))
+		return count(p.listenerCount(), "listener") + ", " + count(len(p.Edits), "edit")
 	}
-	return fmt.Sprintf("%d listeners, a file switch", p.listenerCount())
+	return count(p.listenerCount(), "listener") + ", a file switch"
 }
 
 // listenerCount counts addresses with TLS.

@@ -57,7 +57,7 @@ func (r *run) rehearse(ctx context.Context) error {
 		switch {
 		case err == nil:
 			r.report.Rehearsed.OK = true
-			return fmt.Sprintf("%d handshakes", n), nil
+			return count(n, "handshake"), nil
 		case errors.As(err, &not):
 			r.report.Log = not.Log
 			return "", err

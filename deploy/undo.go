@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -85,7 +86,9 @@ func (r *run) undo(ctx context.Context, cause error) error {
 		r.report.Outcome = Incomplete
 		return &IncompleteError{Cause: cause, Undo: err}
 	}
-	r.sweep()
+	if r.tx == nil {
+		r.sweep()
+	}
 	return &RolledBackError{Cause: cause}
 }
 
@@ -110,7 +113,10 @@ func (r *run) revert(ctx context.Context, n note) error {
 		return err
 	}
 	r.report.Outcome = RolledBack
-	return r.close(nil)
+	if err := r.close(nil); err != nil {
+		r.warnOpen(err)
+	}
+	return nil
 }
 
 func conflictWords(c journal.Conflict) string {
@@ -214,10 +220,46 @@ func (e *Engine) Recover(ctx context.Context) (*Report, error) {
 		e.logger().Warn("sweeping generations", "err", err)
 	}
 	n, tx, err := e.openTransaction(ctx)
-	if err != nil || tx == nil {
+	if err != nil {
 		return nil, err
 	}
-	return e.settle(ctx, n, tx)
+	var rep *Report
+	if tx != nil {
+		if rep, err = e.settle(ctx, n, tx); err != nil {
+			return rep, err
+		}
+	}
+	e.sweepClosed()
+	return rep, nil
+}
+
+// sweepClosed removes what only an open journal would need: generations and
+// keys that were stored for a change which did not happen, half written records.
+func (e *Engine) sweepClosed() {
+	if err := e.Store.SweepStaged(); err != nil {
+		e.logger().Warn("sweeping staged generations", "err", err)
+	}
+	if err := e.journalFor(context.Background(), nil).Sweep(); err != nil {
+		e.logger().Warn("sweeping the journal", "err", err)
+	}
+	e.dropKeys()
+}
+
+// sweepReplace removes what a Replace that was killed left beside main.cf and
+// master.cf.
+func (r *run) sweepReplace() {
+	s, ok := r.MTA.(Sweeper)
+	if !ok {
+		return
+	}
+	for _, path := range r.tx.Paths() {
+		if name := filepath.Base(path); name != "main.cf" && name != "master.cf" {
+			continue
+		}
+		if err := s.SweepReplace(path); err != nil {
+			r.logger().Warn("sweeping beside a configuration file", "file", path, "err", err)
+		}
+	}
 }
 
 // openTransaction is the transaction that an earlier run left open, if any.
@@ -250,9 +292,10 @@ func (e *Engine) settle(ctx context.Context, n note, tx *journal.Tx) (*Report, e
 		plan:   &Plan{Instance: n.Instance, Name: n.Name, Change: Change{Reason: "recover: " + n.Reason}},
 		report: &Report{Generation: n.Generation, Cause: "an earlier run ended in the middle of it"}}
 	r.report.Plan = r.plan
+	r.sweepReplace()
 	if tx.Phase() == phaseDone {
 		r.report.Outcome = Installed
-		err := r.close(nil)
+		err := r.finish()
 		r.report.Steps, r.report.Time = r.steps, e.now()
 		return r.report, err
 	}
@@ -265,6 +308,9 @@ func (e *Engine) settle(ctx context.Context, n note, tx *journal.Tx) (*Report, e
 		n.Running = false
 	}
 	err := r.revert(ctx, n)
+	if err == nil && r.tx != nil {
+		err = r.report.Problems // to close it is what a recovery is for
+	}
 	r.report.Steps, r.report.Time = r.steps, e.now()
 	if err != nil {
 		r.report.Outcome = Incomplete

@@ -10,12 +10,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"postcert/deploy"
-	"postcert/deploy/atomicfile"
 	"postcert/deploy/postfix/postfixtest"
 	"postcert/verify/certtest"
 )
@@ -24,13 +21,9 @@ import (
 // interrupted only through the seams.
 const asPostcert = "POSTCERT_TEST_AS_POSTCERT"
 
-// killAt names the event ("commit begin", "reload end", ...) or the number of
-// the file operation ("op 17") at which the process kills itself; deadline
-// shortens the proof.
-const (
-	killAt       = "POSTCERT_TEST_KILL"
-	testDeadline = "POSTCERT_TEST_DEADLINE"
-)
+// testDeadline shortens the proof. The other variables that interrupt a run
+// are in seams_test.go.
+const testDeadline = "POSTCERT_TEST_DEADLINE"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asPostcert) != "" {
@@ -41,75 +34,18 @@ func TestMain(m *testing.M) {
 }
 
 func actAsPostcert() {
-	kill, limit := os.Getenv(killAt), os.Getenv(testDeadline)
-	os.Unsetenv(killAt)
-	os.Unsetenv(testDeadline)
 	a := &app{env: takeEnvironment(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
-	a.seams.deadline, _ = time.ParseDuration(limit)
-	if op, ok := strings.CutPrefix(kill, "op "); ok {
-		n, _ := strconv.Atoi(op)
-		a.seams.fs = &suicidalFS{FS: atomicfile.OS, left: n}
-	} else if kill != "" {
-		a.seams.progress = func(e deploy.Event) {
-			if kill == eventName(e) {
-				dieNow()
-			}
-		}
-	}
+	a.seams.deadline, _ = time.ParseDuration(a.env[testDeadline])
+	delete(a.env, testDeadline)
+	done := interrupted(a)
+	a.seams.progress = pausing(a.seams.progress)
 	protect()
 	ctx, stop := signalContext(context.Background())
 	status := run(ctx, a, os.Args[1:])
 	stop()
+	done()
 	os.Exit(status)
 }
-
-func eventName(e deploy.Event) string {
-	if e.Begin {
-		return string(e.Step) + " begin"
-	}
-	return string(e.Step) + " end"
-}
-
-func dieNow() {
-	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-	select {}
-}
-
-// suicidalFS kills the process at the n-th operation that changes something.
-type suicidalFS struct {
-	atomicfile.FS
-	left int
-}
-
-func (f *suicidalFS) tick() {
-	if f.left--; f.left == 0 {
-		dieNow()
-	}
-}
-
-func (f *suicidalFS) Create(path string) (atomicfile.FileHandle, error) {
-	f.tick()
-	h, err := f.FS.Create(path)
-	if err != nil {
-		return nil, err
-	}
-	return &suicidalFile{h, f}, nil
-}
-
-func (f *suicidalFS) Mkdir(path string) error           { f.tick(); return f.FS.Mkdir(path) }
-func (f *suicidalFS) Symlink(target, path string) error { f.tick(); return f.FS.Symlink(target, path) }
-func (f *suicidalFS) Rename(from, to string) error      { f.tick(); return f.FS.Rename(from, to) }
-func (f *suicidalFS) Remove(path string) error          { f.tick(); return f.FS.Remove(path) }
-func (f *suicidalFS) SyncDir(path string) error         { f.tick(); return f.FS.SyncDir(path) }
-
-type suicidalFile struct {
-	atomicfile.FileHandle
-	fs *suicidalFS
-}
-
-func (f *suicidalFile) Write(p []byte) (int, error) { f.fs.tick(); return f.FileHandle.Write(p) }
-func (f *suicidalFile) Sync() error                 { f.fs.tick(); return f.FileHandle.Sync() }
-func (f *suicidalFile) Chmod(mode uint32) error     { f.fs.tick(); return f.FileHandle.Chmod(mode) }
 
 // host is a mail host of a test: a private Postfix on ports 25, 587 and 465, a
 // throw-away CA, and postcert's own directories.

@@ -20,7 +20,7 @@ var remedies = map[string]string{
 	"tar_invalid":          "make it with: tar c -C DIR fullchain.pem privkey.pem",
 
 	// form of the pair
-	"pem_empty":        "the ACME client wrote an empty file; renew the certificate, or use its last good copy",
+	"pem_empty":        "name fullchain.pem and privkey.pem; if this is one of them, the ACME client wrote an empty file: renew, or use its last good copy",
 	"pem_truncated":    "the file is cut off; copy it again, or renew the certificate",
 	"pem_is_der":       "convert it: openssl x509 -inform der -in {file} -out cert.pem",
 	"pem_bom":          "save it without a byte order mark: sed -i '1s/^\\xef\\xbb\\xbf//' {file}",
@@ -104,6 +104,7 @@ var remedies = map[string]string{
 	"keep_differs":               "install it where main.cf points to, or use layout: auto",
 	"listener_not_bindable":      "mend or remove that line of master.cf first; Postfix would not survive a reload",
 	"postfix_check":              "look at it when there is time; it was so before",
+	"journal_open":               "mend what it names (a full disk, a read-only file system); then: postcert recover",
 	"rehearsal_not_run":          "mend what stands in its way, or take the risk: --no-rehearsal",
 	"rehearsal_refused":          "this host's Postfix cannot serve this pair; the log lines above say why. Nothing was changed",
 	"companions_unsupported":     "remove companions from the configuration, and have the other daemons' certificate installed by other means",

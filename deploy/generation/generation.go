@@ -3,6 +3,7 @@
 //
 //	<dir>/<instance>/<name>/000007/postfix.pem   0600: key, leaf, intermediates
 //	                               meta.json     0600: see [Meta]
+//	                               staged        until [Store.Keep]: not installed yet
 //
 // A generation comes into being by one rename of a directory whose files are
 // on disk already, so there is no moment at which half of one exists. The file
@@ -147,7 +148,7 @@ func (s Store) Stage(instance, name string, pem []byte, meta Meta) (Generation, 
 	if err != nil {
 		return Generation{}, fmt.Errorf("generation: %w", err)
 	}
-	if err := s.store(g.Dir, []content{{FilePostfix, pem}, {fileMeta, encoded}}); err != nil {
+	if err := s.store(g.Dir, []content{{FilePostfix, pem}, {fileMeta, encoded}, {fileStaged, nil}}); err != nil {
 		return Generation{}, err
 	}
 	if err := s.Check(g); err != nil {

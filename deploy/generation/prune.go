@@ -109,6 +109,12 @@ func (s Store) removeTree(dir string) error {
 // were to become a generation or were one, not changed since before. The
 // caller holds the host's lock.
 func (s Store) Sweep(before time.Time) error {
+	return s.eachName(func(base string) error { return s.sweepName(base, before) })
+}
+
+// eachName calls f with the directory of each name of each instance, and goes
+// on after an error.
+func (s Store) eachName(f func(base string) error) error {
 	instances, err := s.FS.ReadDir(s.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -124,7 +130,7 @@ func (s Store) Sweep(before time.Time) error {
 			continue
 		}
 		for _, name := range names {
-			errs = append(errs, s.sweepName(filepath.Join(s.Dir, instance, name), before))
+			errs = append(errs, f(filepath.Join(s.Dir, instance, name)))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -147,7 +153,7 @@ func (s Store) sweepName(base string, before time.Time) error {
 		if err != nil {
 			return err
 		}
-		if info.Kind != atomicfile.Directory || info.MTime.After(before) || !s.FS.Ours(info) {
+		if info.Kind != atomicfile.Directory || info.MTime.After(before) {
 			continue
 		}
 		if err := s.removeTree(path); err != nil {

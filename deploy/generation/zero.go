@@ -63,7 +63,7 @@ func (s Store) Zero(instance, name string, o Original) (Original, error) {
 	if err != nil {
 		return Original{}, fmt.Errorf("generation: %w", err)
 	}
-	if err := s.store(dir, append(files, content{fileMeta, encoded})); err != nil {
+	if err := s.store(dir, append(files, content{fileMeta, encoded}, content{fileStaged, nil})); err != nil {
 		return Original{}, err
 	}
 	return s.GetZero(instance, name)

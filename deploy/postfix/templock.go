@@ -101,6 +101,27 @@ func (l *tempLock) release() {
 	l.file.Close()
 }
 
+// SweepReplace removes FILE.tmp beside path, main.cf or master.cf, that a
+// killed Replace left, unless somebody holds its lock: then it is at work.
+func (i Instance) SweepReplace(path string) error {
+	st, err := os.Lstat(path + ".tmp")
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !st.Mode().IsRegular() {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	l, err := tryLockTemp(path + ".tmp")
+	if errors.Is(err, errRetry) {
+		return nil // locked, or complete and removed
+	}
+	if err != nil {
+		return err
+	}
+	l.release()
+	return nil
+}
+
 // maxConfig is the largest main.cf or master.cf that is read.
 const maxConfig = 4 << 20
 

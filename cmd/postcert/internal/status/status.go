@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"postcert/deploy/atomicfile"
-	"postcert/deploy/generation"
 )
 
 // Version of the record's format.
@@ -90,20 +89,16 @@ type Update struct {
 	Cause          string // why it was undone
 }
 
-// Store is the directory of the records.
-type Store struct{ Dir string }
-
-func (s Store) path(instance, name string) (string, error) {
-	key, err := generation.InstanceKey(instance)
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(s.Dir, key, generation.FileName(name)+".json"), generation.ValidName(name)
+// Store is where the records are.
+type Store struct {
+	// Path is the file of a certificate's record, NAME.json in a directory of
+	// the instance's own. It refuses what cannot be a name.
+	Path func(instance, name string) (string, error)
 }
 
 // Read returns the record of a certificate, or nil if there is none.
 func (s Store) Read(instance, name string) (*Record, error) {
-	path, err := s.path(instance, name)
+	path, err := s.Path(instance, name)
 	if err != nil {
 		return nil, err
 	}
@@ -124,11 +119,11 @@ func (s Store) Read(instance, name string) (*Record, error) {
 // List returns the records of an instance, by name. One that cannot be read is
 // an error, as in Read.
 func (s Store) List(instance string) ([]*Record, error) {
-	key, err := generation.InstanceKey(instance)
+	path, err := s.Path(instance, "any")
 	if err != nil {
 		return nil, err
 	}
-	entries, err := os.ReadDir(filepath.Join(s.Dir, key))
+	entries, err := os.ReadDir(filepath.Dir(path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -160,7 +155,7 @@ func (s Store) Record(u Update) error {
 	if err != nil {
 		return err
 	}
-	path, err := s.path(u.Instance, u.Name)
+	path, err := s.Path(u.Instance, u.Name)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,326 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"postcert/deploy"
+	"postcert/deploy/atomicfile"
+	"postcert/deploy/postfix/cf"
+)
+
+// The variables by which a test interrupts the program it starts. They work
+// through the seams of app alone: events, file operations, calls of the MTA.
+//
+//	kill   "commit begin"   SIGKILL at that event
+//	       "op 17"          SIGKILL before the 17th file operation that changes something
+//	       "torn replace"   SIGKILL in the middle of replacing main.cf
+//	       "replaced"       SIGKILL right after main.cf was replaced
+//	fail   "op 17 EIO"      that operation fails
+//	       "op 17+ ENOSPC"  from it on, all that need space fail
+//	       "look 17 EIO"    the 17th operation that only looks fails
+//	       "Reload 1"       the first call of that method of deploy.MTA fails
+//	       "Reload *"       all of them do
+//	at     "reload end: sh" that shell command runs at the event; $PPID is the program
+//	trace  a file for the numbers of operations and the events that occurred
+const (
+	killAt  = "POSTCERT_TEST_KILL"
+	failAt  = "POSTCERT_TEST_FAIL"
+	doAt    = "POSTCERT_TEST_AT"
+	traceTo = "POSTCERT_TEST_TRACE"
+)
+
+// interrupted puts what the environment asks for into the seams. The function
+// returned is for the end of the run.
+func interrupted(a *app) func() {
+	w := &world{kill: a.env[killAt], trace: a.env[traceTo]}
+	w.event, w.command, _ = strings.Cut(a.env[doAt], ": ")
+	w.fail = strings.Fields(a.env[failAt])
+	for _, name := range []string{killAt, failAt, doAt, traceTo} {
+		delete(a.env, name)
+	}
+	w.calls = map[string]int{}
+	a.seams.fs = &worldFS{atomicfile.OS, w}
+	a.seams.mta = func(m deploy.MTA) deploy.MTA { return &worldMTA{m, w} }
+	a.seams.progress = w.happen
+	return w.write
+}
+
+// world is what a run of the program meets.
+type world struct {
+	kill, event, command string
+	fail                 []string
+	trace                string
+	events               []string
+	changes, looks       int
+	calls                map[string]int
+}
+
+func eventName(e deploy.Event) string {
+	if e.Begin {
+		return string(e.Step) + " begin"
+	}
+	return string(e.Step) + " end"
+}
+
+func (w *world) happen(e deploy.Event) {
+	name := eventName(e)
+	w.events = append(w.events, name)
+	if w.kill == name {
+		dieNow()
+	}
+	if w.event == name {
+		cmd := exec.Command("/bin/sh", "-c", w.command)
+		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+		if err := cmd.Run(); err != nil {
+			fmt.Fprintf(os.Stderr, "test: %s: %v\n", w.command, err)
+		}
+		// A signal that the command sent has to reach the program's goroutine.
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+func (w *world) write() {
+	if w.trace == "" {
+		return
+	}
+	text := fmt.Sprintf("%d\n%d\n%s\n", w.changes, w.looks, strings.Join(w.events, "\n"))
+	if err := os.WriteFile(w.trace, []byte(text), 0o600); err != nil {
+		panic(err)
+	}
+}
+
+func dieNow() {
+	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	select {}
+}
+
+var errnos = map[string]syscall.Errno{"EIO": syscall.EIO, "ENOSPC": syscall.ENOSPC}
+
+// change is called before each file operation that changes something; space
+// tells that it needs some.
+func (w *world) change(name, path string, space bool) error {
+	w.changes++
+	if w.kill == "op "+strconv.Itoa(w.changes) {
+		dieNow()
+	}
+	if len(w.fail) != 3 || w.fail[0] != "op" {
+		return nil
+	}
+	at, onwards := strings.CutSuffix(w.fail[1], "+")
+	n, _ := strconv.Atoi(at)
+	if w.changes == n || onwards && w.changes > n && space {
+		return &os.PathError{Op: name, Path: path, Err: errnos[w.fail[2]]}
+	}
+	return nil
+}
+
+func (w *world) look(name, path string) error {
+	w.looks++
+	if len(w.fail) == 3 && w.fail[0] == "look" && w.fail[1] == strconv.Itoa(w.looks) {
+		return &os.PathError{Op: name, Path: path, Err: errnos[w.fail[2]]}
+	}
+	return nil
+}
+
+// call is called before each call of the MTA.
+func (w *world) call(name string) error {
+	w.calls[name]++
+	if len(w.fail) == 2 && w.fail[0] == name && (w.fail[1] == "*" || w.fail[1] == strconv.Itoa(w.calls[name])) {
+		return fmt.Errorf("%s fails in this test", name)
+	}
+	return nil
+}
+
+// worldFS is the file system as that world has it.
+type worldFS struct {
+	atomicfile.FS
+	w *world
+}
+
+func (f *worldFS) Create(path string) (atomicfile.FileHandle, error) {
+	if err := f.w.change("create", path, true); err != nil {
+		return nil, err
+	}
+	h, err := f.FS.Create(path)
+	return &worldFile{h, f.w, path}, err
+}
+
+func (f *worldFS) Open(path string) (atomicfile.FileHandle, error) {
+	if err := f.w.look("open", path); err != nil {
+		return nil, err
+	}
+	return f.FS.Open(path)
+}
+
+func (f *worldFS) Lstat(path string) (atomicfile.Info, error) {
+	if err := f.w.look("lstat", path); err != nil {
+		return atomicfile.Info{}, err
+	}
+	return f.FS.Lstat(path)
+}
+
+func (f *worldFS) ReadDir(path string) ([]string, error) {
+	if err := f.w.look("readdir", path); err != nil {
+		return nil, err
+	}
+	return f.FS.ReadDir(path)
+}
+
+func (f *worldFS) Mkdir(path string) error {
+	if err := f.w.change("mkdir", path, true); err != nil {
+		return err
+	}
+	return f.FS.Mkdir(path)
+}
+
+func (f *worldFS) Symlink(target, path string) error {
+	if err := f.w.change("symlink", path, true); err != nil {
+		return err
+	}
+	return f.FS.Symlink(target, path)
+}
+
+func (f *worldFS) Rename(from, to string) error {
+	if err := f.w.change("rename", to, false); err != nil {
+		return err
+	}
+	return f.FS.Rename(from, to)
+}
+
+func (f *worldFS) Remove(path string) error {
+	if err := f.w.change("remove", path, false); err != nil {
+		return err
+	}
+	return f.FS.Remove(path)
+}
+
+func (f *worldFS) SyncDir(path string) error {
+	if err := f.w.change("syncdir", path, false); err != nil {
+		return err
+	}
+	return f.FS.SyncDir(path)
+}
+
+type worldFile struct {
+	atomicfile.FileHandle
+	w    *world
+	path string
+}
+
+func (f *worldFile) Write(p []byte) (int, error) {
+	if err := f.w.change("write", f.path, true); err != nil {
+		return 0, err
+	}
+	return f.FileHandle.Write(p)
+}
+
+func (f *worldFile) Sync() error {
+	if err := f.w.change("fsync", f.path, true); err != nil {
+		return err
+	}
+	return f.FileHandle.Sync()
+}
+
+func (f *worldFile) Chmod(mode uint32) error {
+	if err := f.w.change("chmod", f.path, false); err != nil {
+		return err
+	}
+	return f.FileHandle.Chmod(mode)
+}
+
+func (f *worldFile) Chown(uid, gid uint32) error {
+	if err := f.w.change("chown", f.path, false); err != nil {
+		return err
+	}
+	return f.FileHandle.Chown(uid, gid)
+}
+
+func (f *worldFile) SetMTime(t time.Time) error {
+	if err := f.w.change("utimens", f.path, false); err != nil {
+		return err
+	}
+	return f.FileHandle.SetMTime(t)
+}
+
+// worldMTA is the Postfix of that world.
+type worldMTA struct {
+	deploy.MTA
+	w *world
+}
+
+func (m *worldMTA) Snapshot(ctx context.Context) (cf.Snapshot, error) {
+	if err := m.w.call("Snapshot"); err != nil {
+		return cf.Snapshot{}, err
+	}
+	return m.MTA.Snapshot(ctx)
+}
+
+func (m *worldMTA) Candidate(ctx context.Context, main, master []byte) (cf.Snapshot, error) {
+	if err := m.w.call("Candidate"); err != nil {
+		return cf.Snapshot{}, err
+	}
+	return m.MTA.Candidate(ctx, main, master)
+}
+
+func (m *worldMTA) Replace(ctx context.Context, path string, want, data []byte, mtime time.Time) error {
+	if err := m.w.call("Replace"); err != nil {
+		return err
+	}
+	if m.w.kill == "torn replace" {
+		if err := os.WriteFile(path+".tmp", data[:len(data)/2], 0o600); err != nil {
+			panic(err)
+		}
+		dieNow()
+	}
+	err := m.MTA.Replace(ctx, path, want, data, mtime)
+	if m.w.kill == "replaced" {
+		dieNow()
+	}
+	return err
+}
+
+func (m *worldMTA) Check(ctx context.Context) ([]string, error) {
+	if err := m.w.call("Check"); err != nil {
+		return nil, err
+	}
+	return m.MTA.Check(ctx)
+}
+
+func (m *worldMTA) Reload(ctx context.Context) error {
+	if err := m.w.call("Reload"); err != nil {
+		return err
+	}
+	return m.MTA.Reload(ctx)
+}
+
+func (m *worldMTA) Master(ctx context.Context) (deploy.Master, error) {
+	if err := m.w.call("Master"); err != nil {
+		return deploy.Master{}, err
+	}
+	return m.MTA.Master(ctx)
+}
+
+func (m *worldMTA) Restart(ctx context.Context, was deploy.Master) error {
+	if err := m.w.call("Restart"); err != nil {
+		return err
+	}
+	return m.MTA.Restart(ctx, was)
+}
+
+func (m *worldMTA) LogSince(ctx context.Context, t time.Time) ([]string, error) {
+	if err := m.w.call("LogSince"); err != nil {
+		return nil, err
+	}
+	return m.MTA.LogSince(ctx, t)
+}
+
+func (m *worldMTA) SweepReplace(path string) error {
+	return m.MTA.(deploy.Sweeper).SweepReplace(path)
+}
