@@ -14,9 +14,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"postcert/deploy/atomicfile"
+	"postcert/deploy/generation"
 )
 
 // Version of the record's format.
@@ -53,22 +55,27 @@ type Update struct {
 	Leaf           string // fingerprint of the leaf it was about; "" if about none
 	Generation     int
 	Outcome        string // a deploy.Outcome
+	Released       bool   // the certificate was given back: nothing is wanted any more
 	Rehearsed      string // "" leaves the record's value
 	Exit           int
 	ID, Message    string // of the first problem
 	Cause          string // why it was undone
 }
 
-// Store is where the records are.
-type Store struct {
-	// Path is the file of a certificate's record. It refuses what cannot be a
-	// name.
-	Path func(instance, name string) (string, error)
+// Store is the directory of the records.
+type Store struct{ Dir string }
+
+func (s Store) path(instance, name string) (string, error) {
+	key, err := generation.InstanceKey(instance)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(s.Dir, key, generation.FileName(name)+".json"), generation.ValidName(name)
 }
 
 // Read returns the record of a certificate, or nil if there is none.
 func (s Store) Read(instance, name string) (*Record, error) {
-	path, err := s.Path(instance, name)
+	path, err := s.path(instance, name)
 	if err != nil {
 		return nil, err
 	}
@@ -86,6 +93,31 @@ func (s Store) Read(instance, name string) (*Record, error) {
 	return &r, nil
 }
 
+// List returns the records of an instance, by name. One that cannot be read is
+// an error, as in Read.
+func (s Store) List(instance string) ([]*Record, error) {
+	key, err := generation.InstanceKey(instance)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(filepath.Join(s.Dir, key))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var out []*Record
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), ".json")
+		if !ok {
+			continue
+		}
+		r, rerr := s.Read(instance, name)
+		if err = errors.Join(err, rerr); r != nil {
+			out = append(out, r)
+		}
+	}
+	return out, err
+}
+
 // Record folds the end of an attempt into the record. The caller holds the lock
 // of the state directory, or has just released it: the last writer wins, and
 // each writes a whole record.
@@ -100,7 +132,7 @@ func (s Store) Record(u Update) error {
 	if err != nil {
 		return err
 	}
-	path, err := s.Path(u.Instance, u.Name)
+	path, err := s.path(u.Instance, u.Name)
 	if err != nil {
 		return err
 	}
@@ -118,6 +150,9 @@ func (r *Record) fold(u Update) {
 	// right, and the error is remembered.
 	if u.Leaf != "" && r.Wanted != u.Leaf && u.Outcome != "refused" {
 		r.Wanted, r.WantedSince = u.Leaf, u.Time.UTC()
+	}
+	if u.Released {
+		r.Wanted, r.WantedSince, r.Installed, r.Generation = "", time.Time{}, "", 0
 	}
 	if u.Rehearsed != "" {
 		r.Rehearsed = u.Rehearsed
