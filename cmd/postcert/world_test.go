@@ -11,9 +11,36 @@ import (
 	"testing"
 	"time"
 
+	"postcert/deploy"
 	"postcert/deploy/postfix/postfixtest"
 	"postcert/verify/certtest"
 )
+
+// pauseAt is "EVENT=FILE": at the event the process makes FILE and waits until
+// it is gone, so that a test can do something in the middle of a transaction.
+const pauseAt = "POSTCERT_TEST_PAUSE"
+
+func pausing(a *app) {
+	at, file, ok := strings.Cut(a.env[pauseAt], "=")
+	delete(a.env, pauseAt)
+	if !ok {
+		return
+	}
+	next := a.seams.progress
+	a.seams.progress = func(e deploy.Event) {
+		if eventName(e) == at {
+			_ = os.WriteFile(file, nil, 0o600)
+			for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+				if _, err := os.Stat(file); err != nil {
+					break
+				}
+			}
+		}
+		if next != nil {
+			next(e)
+		}
+	}
+}
 
 // during runs postcert and calls f while it waits at an event, such as "commit
 // end". The test fails if the event does not come.
@@ -103,7 +130,7 @@ func TestS21TypoBefore(t *testing.T) {
 
 // S21: a typo that somebody makes while we work is never a silent success.
 func TestS21TypoMeanwhile(t *testing.T) {
-	for _, event := range []string{"rehearse end", "journal end", "commit end"} {
+	for _, event := range []string{"rehearse end", "commit end"} {
 		t.Run(event, func(t *testing.T) {
 			h := newHost(t, postfixtest.Options{})
 			first := h.served()
