@@ -24,7 +24,7 @@ var update = flag.Bool("update", false, "rewrite testdata/golden")
 
 // TestGolden holds the JSON of each command against a file: the contract
 // "postcert/v1", in which fields are added and not changed. Times, durations,
-// fingerprints, paths, process ids and words of other programs are normalised.
+// fingerprints, paths and sentences are normalised.
 func TestGolden(t *testing.T) {
 	h := newHost(t, postfixtest.Options{Only25: true, Main: []string{"inet_protocols = ipv4"}})
 	first, second, bad := h.lineage(certtest.Leaf{}), h.lineage(certtest.Leaf{}), h.lineage(certtest.Leaf{})
@@ -177,9 +177,10 @@ var normalised = []struct {
 	pattern *regexp.Regexp
 	with    string
 }{
+	// Sentences may improve within v1; that there is one is the contract.
+	{regexp.MustCompile(`"(message|remedy|detail|words|cause)": "(?:[^"\\]|\\.)+"`), `"$1": "WORDS"`},
 	{regexp.MustCompile(`"(took_ms|timeout_ms)": \d+`), `"$1": 0`},
 	{regexp.MustCompile(`"attempts": \d+`), `"attempts": 1`},
-	{regexp.MustCompile(`"pid": \d+`), `"pid": 0`},
 	{regexp.MustCompile(`"cipher": "[A-Z0-9_]+"`), `"cipher": "CIPHER"`},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`), "TIME"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d( \d\d:\d\d:\d\d)?`), "DATE"},
