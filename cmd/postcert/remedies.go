@@ -149,7 +149,14 @@ var remedies = map[string]string{
 	"config_writable":    "let only root write it: chown root: {file} && chmod go-w {file}",
 }
 
+// whoAnswers is the remedy for a change that one listener contradicted.
+const whoAnswers = "see who answers at {endpoint}: ss -ltnp; if that is not this Postfix, leave it out: --ignore-listener {endpoint}"
+
 func remedy(p problem.Problem) string {
+	text := remedies[p.ID]
+	if p.ID == "rolled_back" && p.At.Endpoint != "" {
+		text = whoAnswers
+	}
 	return strings.NewReplacer("{file}", p.At.File, "{parameter}", p.At.Parameter, "{service}", p.At.Service,
-		"{endpoint}", p.At.Endpoint, "{sni}", p.At.SNI).Replace(remedies[p.ID])
+		"{endpoint}", p.At.Endpoint, "{sni}", p.At.SNI).Replace(text)
 }
