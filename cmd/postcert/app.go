@@ -71,11 +71,18 @@ func run(ctx context.Context, a *app, args []string) int {
 	if err == nil {
 		return statusOK
 	}
-	// Only errors in the command line itself arrive here, at the first of which
-	// the flags behind it have not been read yet.
-	a.flags.json = a.flags.json || slices.Contains(args, "--json")
-	res := a.newResult(cmd.Name())
+	// Only errors in the command line itself arrive here: --json may stand
+	// behind the one at which the parser gave up.
+	a.flags.json = a.flags.json || asksForJSON(args)
+	res := a.newResult(commandName(cmd))
 	return a.say(res, usageError{err}).status
+}
+
+func asksForJSON(args []string) bool {
+	if end := slices.Index(args, "--"); end >= 0 {
+		args = args[:end]
+	}
+	return slices.Contains(args, "--json") || slices.Contains(args, "--json=true")
 }
 
 // usageError is a command line that cannot be understood.

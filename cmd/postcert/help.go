@@ -95,6 +95,9 @@ serves, now. It answers no (exit status 8) until they agree.
 EXIT STATUS
 ` + statusTable
 
+const statusExample = `  postcert status
+  postcert status mail.example.com --json`
+
 const historyHelp = `history lists what was done: installs, refusals, rollbacks, recoveries; the
 newest last.
 
@@ -126,6 +129,9 @@ like any change. Generations stay in the state directory.
 
 EXIT STATUS
 ` + statusTable
+
+const releaseExample = `  postcert release --dry-run
+  postcert release mail.example.com`
 
 const configHelp = `config check says whether the configuration file is right; config show prints
 what is in effect and where each value comes from. See postcert.yaml(5).

@@ -16,7 +16,7 @@ import (
 
 func (a *app) statusCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "status [NAME]", Short: "compare what is wanted, installed and served", Long: statusHelp,
+		Use: "status [NAME]", Short: "compare what is wanted, installed and served", Long: statusHelp, Example: statusExample,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: a.runE(func(ctx context.Context, args []string, res *result) error {
 			return a.status(ctx, args, res)
