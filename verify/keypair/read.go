@@ -51,11 +51,14 @@ func Read(ctx context.Context, s Source) (Pair, problem.List, error) {
 		}
 		inputs[i] = Input{Name: path, Data: data}
 		warnings = append(warnings, doubts...)
-		if holder := s.Key == path || s.Key == "" && i == 0; holder {
+		if s.Key == path {
 			warnings = append(warnings, keyMode(path)...)
 		}
 	}
 	p, more, err := Parse(inputs[0], inputs[1], inputs[2])
+	if s.Key == "" && err == nil {
+		warnings = append(warnings, keyMode(s.Cert)...) // it was in there
+	}
 	return p, append(warnings, more...), err
 }
 
