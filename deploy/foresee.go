@@ -98,7 +98,7 @@ func (p *Plan) bindable() {
 			continue
 		}
 		for _, addr := range l.Addresses {
-			if why := cannotBind(l.Network, addr); why != "" {
+			if why := cannotBind(p.Running.PID, addr); why != "" {
 				p.Problems = append(p.Problems, problem.New("listener_not_bindable", problem.At{File: p.Before.Master.Path, Line: l.Line, Service: l.ID(), Endpoint: addr},
 					"a reload would end Postfix: %s cannot be bound (%s), which master.cf line %d asks for", addr, why, l.Line))
 			}
@@ -106,16 +106,20 @@ func (p *Plan) bindable() {
 	}
 }
 
-// cannotBind says why nothing can listen at an address, or "" if something can
-// or already does.
-func cannotBind(network, addr string) string {
-	ln, err := net.Listen(network, addr)
+// cannotBind says why the running master could not listen at an address, or ""
+// if it can or already does. A master that is not visible from here (0) is
+// believed to own what somebody listens at.
+func cannotBind(master int, addr string) string {
+	ln, err := net.Listen("tcp", addr)
 	if err == nil {
 		ln.Close()
 		return ""
 	}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
+		if own, err := listensOn(master, addr); master > 0 && err == nil && !own {
+			return "another program than this Postfix listens there"
+		}
 		return ""
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return "no interface of this host has that address"

@@ -119,7 +119,9 @@ func (p proof) one(ctx context.Context, x Expectation, until time.Time) Observat
 	wait, limit := 100*time.Millisecond, firstPatience
 	for late := 0; ; o.Attempts++ {
 		o.Result, o.Verdict, o.Reason = p.ask(ctx, x, limit)
-		limit = min(2*limit, patience)
+		if time.Now().Before(until) {
+			limit = min(2*limit, patience)
+		}
 		if o.Verdict == probe.Proven || x.Ignore || ctx.Err() != nil {
 			break
 		}

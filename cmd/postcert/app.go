@@ -63,6 +63,7 @@ func run(ctx context.Context, a *app, args []string) int {
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
+	strictCompletion(root)
 	cmd, err := root.ExecuteContextC(ctx)
 	var done *result
 	if errors.As(err, &done) {
@@ -76,6 +77,18 @@ func run(ctx context.Context, a *app, args []string) int {
 	a.flags.json = a.flags.json || asksForJSON(args)
 	res := a.newResult(commandName(cmd))
 	return a.say(res, usageError{err}).status
+}
+
+// strictCompletion refuses a shell that is unknown: cobra's own command answers
+// it with its help, and success. Output must be set: the command keeps it.
+func strictCompletion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" {
+			cmd.Args = usageArgs(cobra.NoArgs)
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	}
 }
 
 func asksForJSON(args []string) bool {

@@ -36,7 +36,7 @@ func versionString() string {
 
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "print the version", Args: usageArgs(cobra.NoArgs),
+		Use: "version", Short: "print the version", Long: versionHelp, Args: usageArgs(cobra.NoArgs),
 		Annotations: map[string]string{"config": "none"},
 		RunE: a.runE(func(_ context.Context, _ []string, res *result) error {
 			res.add("version", versionString())

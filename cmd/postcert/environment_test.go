@@ -113,7 +113,7 @@ func trace(h *host, cmd *exec.Cmd) (answer, []started, string) {
 	h.t.Helper()
 	postfixtest.Need(h.t, "strace")
 	out := filepath.Join(h.t.TempDir(), "trace")
-	args := []string{"-f", "-v", "-s", "99999", "-e", "trace=execve,prctl,prlimit64,setrlimit", "-e", "signal=none", "-o", out}
+	args := []string{"-f", "--seccomp-bpf", "-v", "-s", "99999", "-e", "trace=execve,prctl,prlimit64,setrlimit", "-e", "signal=none", "-o", out}
 	// strace itself is not to have that environment.
 	for _, kv := range cmd.Env {
 		args = append(args, "-E", kv)

@@ -133,6 +133,12 @@ EXIT STATUS
 const releaseExample = `  postcert release --dry-run
   postcert release mail.example.com`
 
+const versionHelp = `version prints which postcert this is, and what it was built with. It reads no
+configuration, so it works where nothing else does.
+
+EXIT STATUS
+` + statusTable
+
 const configHelp = `config check says whether the configuration file is right; config show prints
 what is in effect and where each value comes from. See postcert.yaml(5).
 

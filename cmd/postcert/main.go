@@ -14,8 +14,6 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 func main() {
@@ -47,9 +45,10 @@ func takeEnvironment() map[string]string {
 // way that should stop a renewal. The working directory stays the caller's:
 // paths on the command line are relative to it.
 func protect() {
-	unix.Umask(0o077)
-	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
-	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	syscall.Umask(0o077)
+	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
+	const dumpable = 4 // PR_SET_DUMPABLE, prctl(2)
+	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, dumpable, 0, 0)
 }
 
 // signalError is the cause of a context that a signal ended.

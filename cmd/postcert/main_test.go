@@ -38,6 +38,7 @@ func actAsPostcert() {
 	a.seams.deadline, _ = time.ParseDuration(a.env[testDeadline])
 	delete(a.env, testDeadline)
 	done := interrupted(a)
+	pausing(a)
 	protect()
 	ctx, stop := signalContext(context.Background())
 	status := run(ctx, a, os.Args[1:])

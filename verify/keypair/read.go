@@ -51,13 +51,15 @@ func Read(ctx context.Context, s Source) (Pair, problem.List, error) {
 		}
 		inputs[i] = Input{Name: path, Data: data}
 		warnings = append(warnings, doubts...)
-		if s.Key == path {
-			warnings = append(warnings, keyMode(path)...)
-		}
 	}
 	p, more, err := Parse(inputs[0], inputs[1], inputs[2])
-	if s.Key == "" && err == nil {
-		warnings = append(warnings, keyMode(s.Cert)...) // it was in there
+	if err == nil {
+		// Only now it is known that there is a key in it.
+		holder := s.Key
+		if holder == "" {
+			holder = s.Cert
+		}
+		warnings = append(warnings, keyMode(holder)...)
 	}
 	return p, append(warnings, more...), err
 }
