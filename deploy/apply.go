@@ -76,6 +76,9 @@ func (r *run) warnOpen(err error) {
 // what fails here is logged and tried again after the next change.
 func (r *run) tidy(proven bool) {
 	if !proven {
+		// Which generation was proven last is not known here, and what others
+		// still name may be needed: only the number is bounded.
+		r.prune(max(unprovenKeep, orInt(r.Keep, 3)))
 		return
 	}
 	for _, path := range r.plan.Obsolete {
@@ -83,10 +86,18 @@ func (r *run) tidy(proven bool) {
 			r.logger().Warn("removing a file that nothing names any more", "file", path, "err", err)
 		}
 	}
+	r.prune(orInt(r.Keep, 3))
+}
+
+// unprovenKeep is how many generations are kept while none can be proven: more
+// than enough to hold the last one that was.
+const unprovenKeep = 10
+
+func (r *run) prune(keep int) {
 	if r.gen.Number == 0 {
 		return
 	}
-	if _, err := r.Store.Prune(r.plan.Instance, r.plan.Name, orInt(r.Keep, 3), r.gen.Number); err != nil {
+	if _, err := r.Store.Prune(r.plan.Instance, r.plan.Name, keep, r.gen.Number); err != nil {
 		r.logger().Warn("removing old generations", "err", err)
 	}
 }

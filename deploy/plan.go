@@ -87,6 +87,7 @@ func (e *Engine) Plan(ctx context.Context, c Change) (*Plan, error) {
 	if err := generation.ValidName(p.Name); err != nil {
 		return p, problem.List{problem.New("name_invalid", problem.At{}, "%v", err)}
 	}
+	p.Name = generation.FileName(p.Name)
 	p.Listeners = before.Listeners(e.Host)
 	p.decideScheme(e.now())
 	p.Former = p.expectations(before)

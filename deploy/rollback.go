@@ -272,7 +272,9 @@ func (e *Engine) Release(ctx context.Context, name string) (Change, error) {
 	if err != nil {
 		return Change{}, err
 	}
-	if name, err = e.onlyName(s, name); err != nil {
+	if name, err = e.onlyName(s, name); problem.From(err).Has("name_unknown") {
+		return Change{}, problem.List{problem.New("not_adopted", problem.At{}, "the configuration in %s names no certificate of postcert, so there is nothing to give back", s.Dir)}
+	} else if err != nil {
 		return Change{}, err
 	}
 	edits, err := e.adoption(s, name)

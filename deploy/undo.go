@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"postcert/deploy/atomicfile"
 	"postcert/deploy/journal"
 	"postcert/deploy/postfix/cf"
 	"postcert/verify/probe"
@@ -240,10 +239,8 @@ func (e *Engine) sweepClosed() {
 	if err := e.Store.SweepStaged(); err != nil {
 		e.logger().Warn("sweeping staged generations", "err", err)
 	}
-	for _, dir := range []string{e.journalDir(), e.historyDir()} {
-		if _, err := atomicfile.Sweep(e.FS, dir, e.now()); err != nil {
-			e.logger().Warn("sweeping temporary files", "err", err)
-		}
+	if err := e.journalFor(context.Background(), nil).Sweep(); err != nil {
+		e.logger().Warn("sweeping the journal", "err", err)
 	}
 	e.dropKeys()
 }

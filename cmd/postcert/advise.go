@@ -146,7 +146,17 @@ func describe(err error) problem.Problem {
 	case errors.As(err, &prog):
 		id = "program_failed"
 	}
-	return problem.New(id, problem.At{}, "%v", err)
+	return problem.New(id, place(err), "%v", err)
+}
+
+// place is the listener that an undo is about, if it is about one.
+func place(err error) problem.At {
+	var contradicted *deploy.ContradictedError
+	if !errors.As(err, &contradicted) || len(contradicted.Observations) == 0 {
+		return problem.At{}
+	}
+	x := contradicted.Observations[0].Expectation
+	return problem.At{Service: x.Listener.ID(), Endpoint: x.Endpoint.Address, SNI: x.Endpoint.ServerName}
 }
 
 // remedied fills in what to do about each problem.

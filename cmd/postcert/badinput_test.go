@@ -31,9 +31,9 @@ func (h *host) start(cmd *exec.Cmd) answer {
 	return answer{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode(), h.t}
 }
 
-// with prepares a run of install-cert in which a flag of the harness has
+// instead prepares a run of install-cert in which a flag of the harness has
 // another value.
-func (h *host) with(flag, value string, args ...string) *exec.Cmd {
+func (h *host) instead(flag, value string, args ...string) *exec.Cmd {
 	h.t.Helper()
 	cmd := h.command(append([]string{"install-cert"}, append(args, "--json")...)...)
 	at := slices.Index(cmd.Args, flag)
@@ -124,10 +124,10 @@ func TestBadInput(t *testing.T) {
 	h.t = t
 	h.untouched(func() {
 		empty := t.TempDir()
-		h.start(h.with("--instance", empty, good)).wants(2, "instance_unknown")
-		h.start(h.with("--instance", "nosuch", good)).wants(2, "instance_unknown")
-		h.start(h.with("--state-dir", garbage, good)).wants(3, "state_not_writable")
-		h.start(h.with("--state-dir", "/proc/postcert", good)).wants(3, "state_not_writable")
+		h.start(h.instead("--instance", empty, good)).wants(2, "instance_unknown")
+		h.start(h.instead("--instance", "nosuch", good)).wants(2, "instance_unknown")
+		h.start(h.instead("--state-dir", garbage, good)).wants(3, "state_not_writable")
+		h.start(h.instead("--state-dir", "/proc/postcert", good)).wants(3, "state_not_writable")
 		h.asNobody(key, good)
 	})
 	// After all that the good pair is installed as if nothing had been.
@@ -152,7 +152,7 @@ func (h *host) asNobody(key, good string) {
 	trust := filepath.Join(open, "root.pem")
 	copyFile(h.t, trust, h.trust, 0o644)
 	run := func(args ...string) answer {
-		cmd := h.with("--trust", trust, args...)
+		cmd := h.instead("--trust", trust, args...)
 		cmd.Path = exe
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 		return h.start(cmd)
@@ -355,7 +355,7 @@ func TestS14FullOrReadOnly(t *testing.T) {
 	h.refuses(statusRefused, "state_not_writable", "install-cert", dir)
 	undo()
 	failed := 0
-	for _, free := range []int{0, 2, 4, 6, 9, 12, 16, 24} {
+	for _, free := range []int{0, 10, 11, 12, 13, 24} {
 		undo := mounts(t, "full", h.state, "tmpfs", 0, "mode=0700,size=1m")
 		if out, err := exec.Command("cp", "-a", saved+"/.", h.state).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
@@ -370,9 +370,15 @@ func TestS14FullOrReadOnly(t *testing.T) {
 			break
 		}
 		failed++
-		t.Logf("with %d pages free: status %d, %v", free, a.status, a.errorIDs())
 		if ids := a.errorIDs(); a.status != statusFailed && a.status != statusRefused && a.status != statusRolledBack || !slices.Contains(ids, "disk_full") && a.status != statusRolledBack {
 			t.Errorf("with %d pages free: status %d, errors %q\n%s%s", free, a.status, ids, a.stdout, a.stderr)
+		}
+		if a.status == statusRolledBack {
+			// What was full may have kept the journal from being closed: the
+			// next run, with room, finds nothing else to do.
+			os.Remove(filepath.Join(h.state, "filler"))
+			delete(stored, "filler")
+			h.postcert("recover").want(0)
 		}
 		for _, d := range append(postfixtest.Compare(before, h.pf.Files()), postfixtest.Compare(stored, h.stored())...) {
 			t.Errorf("with %d pages free: changed: %s", free, d)

@@ -142,19 +142,27 @@ func (h *host) clean() {
 	}
 }
 
-// settled fails the test unless the host is exactly as it was in before, for
-// the old chain, and clean.
-func (h *host) settled(which string, before postfixtest.Files, generations []string) {
+// picture is what an undone change must leave as it was.
+type picture struct {
+	files       postfixtest.Files
+	generations []string
+}
+
+func (h *host) picture() picture { return picture{h.pf.Files(), h.generations()} }
+
+// settled fails the test unless the host is exactly as it was, if the old chain
+// is served, and clean.
+func (h *host) settled(which string, before picture) {
 	h.t.Helper()
 	h.clean()
 	if which != "old" {
 		return
 	}
-	for _, d := range postfixtest.Compare(before, h.pf.Files()) {
-		h.t.Errorf("after the recovery: %s", d)
+	for _, d := range postfixtest.Compare(before.files, h.pf.Files()) {
+		h.t.Errorf("not as it was: %s", d)
 	}
-	if got := h.generations(); !slices.Equal(got, generations) {
-		h.t.Errorf("generations %q, were %q", got, generations)
+	if got := h.generations(); !slices.Equal(got, before.generations) {
+		h.t.Errorf("generations %q, were %q", got, before.generations)
 	}
 }
 
@@ -203,14 +211,16 @@ func sample(n, want int) []int {
 	return out
 }
 
-// points are the moments at which a run is killed: its events, its moments
-// inside Replace, a sample of its file operations.
-func points(events []string, changes, want int) []string {
+// points are the moments at which a run is killed: its events, from the first
+// one named on, and a sample of about want of its file operations.
+func points(events []string, from string, changes, want int) []string {
 	out := []string{}
+	began := long
 	for _, e := range events {
+		began = began || e == from
 		// The end of a step and the beginning of the next are one moment, but
 		// for the state that the steps around the commit leave.
-		if long || strings.HasSuffix(e, " begin") || e == "commit end" || e == "confirm end" {
+		if long || began && (strings.HasSuffix(e, " begin") || e == "commit end" || e == "confirm end") {
 			out = append(out, e)
 		}
 	}
@@ -223,9 +233,8 @@ func points(events []string, changes, want int) []string {
 // killed runs args with a SIGKILL at the point and looks at the host between
 // the kill and the recovery, after it, and after another one. It returns what
 // is served in the end.
-func (h *host) killed(point, old, next string, args ...string) string {
+func (h *host) killed(before picture, point, old, next string, args ...string) string {
 	h.t.Helper()
-	before, generations := h.pf.Files(), h.generations()
 	a := h.with(killAt + "=" + point).postcert(args...)
 	if a.status != -1 {
 		h.t.Fatalf("the run was not killed: exit status %d\n%s%s", a.status, a.stdout, a.stderr)
@@ -236,7 +245,7 @@ func (h *host) killed(point, old, next string, args ...string) string {
 	if was == "old" && is == "new" {
 		h.t.Errorf("the recovery installed what was not served")
 	}
-	h.settled(is, before, generations)
+	h.settled(is, before)
 	config, state := h.pf.Files(), h.stateTree()
 	h.postcert("recover").want(0).says("nothing to recover")
 	for _, d := range append(postfixtest.Compare(config, h.pf.Files()), postfixtest.Compare(state, h.stateTree())...) {
@@ -263,10 +272,10 @@ func TestS31KillFirstInstall(t *testing.T) {
 	old, lineage := h.chain(), h.lineage(certtest.Leaf{})
 	next := h.chainOf(lineage)
 	changes, _, events := h.traced("install-cert", lineage)
-	for _, point := range append(points(events, changes, 12), "torn replace", "replaced") {
+	for _, point := range append(points(events, "lock begin", changes, 8), "torn replace", "replaced") {
 		reset()
 		h.at(point, func(h *host) {
-			is := h.killed(point, old, next, "install-cert", lineage)
+			is := h.killed(h.picture(), point, old, next, "install-cert", lineage)
 			if is == "new" && point != "confirm end" && !strings.HasPrefix(point, "op ") {
 				h.t.Errorf("the recovery left the new pair")
 			}
@@ -285,11 +294,11 @@ func TestS31KillRenewal(t *testing.T) {
 	changes, _, events := h.traced("install-cert", lineage)
 	old := h.chain()
 	lineage = h.lineage(certtest.Leaf{})
-	for i, point := range points(events, changes, 8) {
+	for i, point := range points(events, "commit begin", changes, 4) {
 		h.at(point, func(h *host) {
 			next := h.chainOf(lineage)
 			if i%2 == 0 {
-				if h.killed(point, old, next, "install-cert", lineage) == "old" {
+				if h.killed(h.picture(), point, old, next, "install-cert", lineage) == "old" {
 					return
 				}
 			} else {
@@ -306,6 +315,7 @@ func TestS31KillRenewal(t *testing.T) {
 			old, lineage = next, h.lineage(certtest.Leaf{})
 		})
 	}
+	h.postcert("install-cert", lineage).want(0)
 	if n := len(h.generations()); n > 3 {
 		t.Errorf("%d generations are kept", n)
 	}
@@ -322,9 +332,9 @@ func TestS31KillRollback(t *testing.T) {
 	}
 	changes, _, events := h.traced("rollback", "--to", "1")
 	now, other := 1, 2
-	for _, point := range points(events, changes, 4) {
+	for _, point := range points(events, "commit begin", changes, 3) {
 		h.at(point, func(h *host) {
-			if h.killed(point, chains[now], chains[other], "rollback", "--to", strconv.Itoa(other)) == "new" {
+			if h.killed(h.picture(), point, chains[now], chains[other], "rollback", "--to", strconv.Itoa(other)) == "new" {
 				now, other = other, now
 			}
 		})
@@ -338,7 +348,7 @@ func TestS31KillRollback(t *testing.T) {
 func TestS31KillRecover(t *testing.T) {
 	h := newHost(t, postfixtest.Options{MaxUse: 1})
 	reset := h.original()
-	before := h.pf.Files()
+	before := h.picture()
 	old, lineage := h.chain(), h.lineage(certtest.Leaf{})
 	next := h.chainOf(lineage)
 	open := func(h *host) {
@@ -350,14 +360,13 @@ func TestS31KillRecover(t *testing.T) {
 	}
 	open(h)
 	changes, _, events := h.traced("recover")
-	for _, point := range append(points(events, changes, 8), "torn replace", "replaced") {
+	for _, point := range append(points(events, "undo begin", changes, 5), "torn replace", "replaced") {
 		h.at(point, func(h *host) {
 			open(h)
-			is := h.killed(point, old, next, "recover")
+			is := h.killed(before, point, old, next, "recover")
 			if is != "old" {
 				h.t.Errorf("%s is served after the recovery", is)
 			}
-			h.settled("old", before, nil)
 		})
 	}
 }

@@ -20,7 +20,7 @@ var remedies = map[string]string{
 	"tar_invalid":          "make it with: tar c -C DIR fullchain.pem privkey.pem",
 
 	// form of the pair
-	"pem_empty":        "the ACME client wrote an empty file; renew the certificate, or use its last good copy",
+	"pem_empty":        "name fullchain.pem and privkey.pem; if this is one of them, the ACME client wrote an empty file: renew, or use its last good copy",
 	"pem_truncated":    "the file is cut off; copy it again, or renew the certificate",
 	"pem_is_der":       "convert it: openssl x509 -inform der -in {file} -out cert.pem",
 	"pem_bom":          "save it without a byte order mark: sed -i '1s/^\\xef\\xbb\\xbf//' {file}",
@@ -149,7 +149,14 @@ var remedies = map[string]string{
 	"config_writable":    "let only root write it: chown root: {file} && chmod go-w {file}",
 }
 
+// whoAnswers is the remedy for a change that one listener contradicted.
+const whoAnswers = "see who answers at {endpoint}: ss -ltnp; if that is not this Postfix, leave it out: --ignore-listener {endpoint}"
+
 func remedy(p problem.Problem) string {
+	text := remedies[p.ID]
+	if p.ID == "rolled_back" && p.At.Endpoint != "" {
+		text = whoAnswers
+	}
 	return strings.NewReplacer("{file}", p.At.File, "{parameter}", p.At.Parameter, "{service}", p.At.Service,
-		"{endpoint}", p.At.Endpoint, "{sni}", p.At.SNI).Replace(remedies[p.ID])
+		"{endpoint}", p.At.Endpoint, "{sni}", p.At.SNI).Replace(text)
 }

@@ -105,6 +105,27 @@ func TestWriteRefuses(t *testing.T) {
 	}
 }
 
+// TestCreateIsExclusive: a name that is taken, by whatever, is an error and
+// never opened.
+func TestCreateIsExclusive(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir+"/file", "theirs", 0o600)
+	if err := errors.Join(os.Symlink("file", dir+"/link"), os.Symlink("none", dir+"/dangling")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"file", "link", "dangling"} {
+		if _, err := Create(OS, dir+"/"+name, []byte("ours"), mine(0o600)); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("%s: got %v, want %v", name, err, fs.ErrExist)
+		}
+	}
+	if data, err := ReadFile(OS, dir+"/file", 10); err != nil || string(data) != "theirs" {
+		t.Errorf("got %q, %v", data, err)
+	}
+	if _, err := os.Lstat(dir + "/none"); err == nil {
+		t.Error("the link was followed")
+	}
+}
+
 func TestPutEachKind(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "x")
@@ -271,13 +292,14 @@ func TestSweep(t *testing.T) {
 	}
 }
 
-func TestSweepLeavesOthersFiles(t *testing.T) {
+// TestSweepWhateverTheOwner: a killed run may have come as far as the chown.
+func TestSweepWhateverTheOwner(t *testing.T) {
 	needRoot(t)
 	path := TempName(t.TempDir())
 	if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chown(path, 65534, 65534)); err != nil {
 		t.Fatal(err)
 	}
-	if gone, err := Sweep(OS, filepath.Dir(path), time.Now().Add(time.Hour)); len(gone) != 0 || err != nil {
+	if gone, err := Sweep(OS, filepath.Dir(path), time.Now().Add(time.Hour)); len(gone) != 1 || err != nil {
 		t.Errorf("got %v, %v", gone, err)
 	}
 }

@@ -38,9 +38,14 @@ func attack(dir string) int {
 			case 0:
 				_ = os.Symlink("../../victim/secret", path)
 			case 1:
+				// fs.protected_hardlinks lets him: he may write the file.
 				_ = os.Link("victim/open", path)
 			case 2:
-				_ = os.WriteFile(path, []byte("attacker"), 0o644)
+				// Exclusively: he must not write to a victim himself.
+				if f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644); err == nil {
+					_, _ = f.WriteString("attacker")
+					_ = f.Close()
+				}
 			}
 		}
 		if i%5 == 0 {
@@ -60,7 +65,7 @@ func victims(t *testing.T, base string) func() string {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for name, mode := range map[string]uint32{"secret": 0o600, "open": 0o644, "file": 0o600} {
+	for name, mode := range map[string]uint32{"secret": 0o600, "open": 0o666, "file": 0o600} {
 		write(t, dir+"/"+name, "victim "+name, mode)
 	}
 	return func() string {

@@ -411,6 +411,27 @@ func TestCrashes(t *testing.T) {
 	}
 }
 
+// TestStagedSurvives: what Stage and Zero report as stored is on disk when they
+// return, not only after the next call.
+func TestStagedSurvives(t *testing.T) {
+	f, s := store(t)
+	g := stage(t, s, 1)
+	for c := range f.Crashes(crashfs.Weak) {
+		s := Store{FS: c, Dir: dir}
+		if data, err := s.ReadPostfix(g); err != nil || string(data) != string(pem(1)) {
+			t.Fatalf("generation 1: got %q, %v", data, err)
+		}
+	}
+	if _, err := s.Zero(inst, name, Original{}); err != nil {
+		t.Fatal(err)
+	}
+	for c := range f.Crashes(crashfs.Weak) {
+		if _, err := (Store{FS: c, Dir: dir}).GetZero(inst, name); err != nil {
+			t.Fatalf("generation 0: %v", err)
+		}
+	}
+}
+
 // TestErrors fails each change in turn: a generation is whole or not there.
 func TestErrors(t *testing.T) {
 	n := 1

@@ -336,15 +336,33 @@ func (tx *Tx) Close(result string, detail json.RawMessage) error {
 	if err := tx.j.remember(tx.entry(result, detail)); err != nil {
 		return err
 	}
-	for _, w := range tx.rec.Writes {
-		if _, err := atomicfile.Sweep(tx.j.FS, filepath.Dir(w.Path), tx.j.now()); err != nil {
-			return err
-		}
-	}
 	if err := atomicfile.Put(tx.j.FS, tx.j.openPath(), State{Kind: atomicfile.Absent}); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
 	// From here on the phase belongs to nothing; that it goes is tidiness.
-	_ = tx.j.FS.Remove(tx.j.phasePath())
+	if err := tx.j.FS.Remove(tx.j.phasePath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("journal: %w", err)
+	}
+	return nil
+}
+
+// Sweep removes what killed runs left of transactions that are closed or never
+// began: temporary files, a phase that belongs to nothing. It does nothing
+// while a transaction is open.
+func (j Journal) Sweep() error {
+	if _, err := j.FS.Lstat(j.openPath()); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	var errs []error
+	for _, dir := range []string{j.Dir, j.History} {
+		_, err := atomicfile.Sweep(j.FS, dir, j.now())
+		errs = append(errs, err)
+	}
+	if err := j.FS.Remove(j.phasePath()); !errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
 	return nil
 }

@@ -82,11 +82,21 @@ func try(path string) (*Lock, int, error) {
 	if err != nil {
 		return nil, 0, fmt.Errorf("locking: %w", err)
 	}
-	err = flock(f)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		pid := holder(f)
+	l, pid, err := settle(path, f)
+	if l == nil {
 		f.Close()
-		return nil, pid, nil
+	}
+	if err != nil {
+		err = fmt.Errorf("locking %s: %w", path, err)
+	}
+	return l, pid, err
+}
+
+// settle locks the opened file and makes sure that it is the one at path.
+func settle(path string, f *os.File) (*Lock, int, error) {
+	err := flock(f)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, holder(f), nil
 	}
 	var same bool
 	if err == nil {
@@ -95,15 +105,10 @@ func try(path string) (*Lock, int, error) {
 	if err == nil && same {
 		err = announce(f)
 	}
-	if err != nil {
-		f.Close()
-		return nil, 0, fmt.Errorf("locking %s: %w", path, err)
-	}
-	if !same {
-		// Somebody removed or replaced the file between our open and our
-		// lock: what we hold is nobody else's lock.
-		f.Close()
-		return nil, 0, nil
+	if err != nil || !same {
+		// Not the same: somebody removed or replaced the file between our open
+		// and our lock, and what we hold is nobody else's lock.
+		return nil, 0, err
 	}
 	return &Lock{f: f}, 0, nil
 }

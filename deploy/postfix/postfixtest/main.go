@@ -94,6 +94,11 @@ func enter() (status int, err error) {
 // asInit prepares the namespaces, runs the tests as a child and reaps every
 // orphan until that child has ended. PID 1's own end ends all the rest.
 func asInit() int {
+	if os.Getpid() != 1 {
+		// The variable was set by hand: what follows must not meet the host.
+		fmt.Fprintf(os.Stderr, "postfixtest: %s=%s without namespaces of our own\n", stageEnv, stageInit)
+		return 1
+	}
 	if err := prepare(); err != nil {
 		fmt.Fprintf(os.Stderr, "postfixtest: preparing the namespaces: %v\n", err)
 		return 1
