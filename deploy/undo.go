@@ -135,14 +135,16 @@ func (r *run) restore(ctx context.Context, n note) error {
 	}
 	return r.step(StepRestore, func() (string, error) {
 		m, err := r.MTA.Master(ctx)
-		if err == nil && m.Running {
-			if err = r.MTA.Reload(ctx); err == nil {
+		if err != nil || m.Running {
+			// Where the master cannot be looked at it may run all the same.
+			rerr := r.MTA.Reload(ctx)
+			if rerr == nil {
 				return "reload", nil
 			}
-			m, _ = r.MTA.Master(ctx)
-		}
-		if m.Running {
-			return "", err
+			err = errors.Join(err, rerr)
+			if m, rerr = r.MTA.Master(ctx); rerr != nil || m.Running {
+				return "", err
+			}
 		}
 		if rerr := r.MTA.Restart(ctx, Master{Running: true, Unit: n.Unit}); rerr != nil {
 			return "", errors.Join(err, rerr)
