@@ -55,7 +55,9 @@ export PATH
 etc=$demo/etc
 ip link set lo up
 
-say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+bold= plain=
+[ -t 1 ] && bold=$(printf '\033[1m') plain=$(printf '\033[0m')
+say() { printf '\n%s== %s%s\n' "$bold" "$*" "$plain"; }
 
 # run shows a postcert command, runs it, and shows its exit status.
 run() {

@@ -46,8 +46,8 @@ stage() {
 	exit 1
 }
 
-packages='postfix postfix-mysql postfix-pcre openssl gcc libc6-dev acl attr strace procps iproute2 util-linux e2fsprogs ca-certificates'
-programs='openssl gcc setfacl setfattr strace ps ip unshare mkfs.ext4 chattr'
+packages='postfix postfix-mysql postfix-pcre openssl gcc libc6-dev acl attr patch strace procps iproute2 util-linux e2fsprogs ca-certificates'
+programs='openssl gcc patch setfacl setfattr strace ps ip unshare mkfs.ext4 chattr'
 
 installed() {
 	case $(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null) in

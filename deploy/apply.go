@@ -208,7 +208,7 @@ func (r *run) commit(ctx context.Context) error {
 		if err := r.tx.Commit(); err != nil {
 			return "", err
 		}
-		return fmt.Sprintf("%d files", len(r.writes)), nil
+		return count(len(r.writes), "file"), nil
 	})
 }
 

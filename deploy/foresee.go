@@ -2,7 +2,10 @@ package deploy
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -29,13 +32,17 @@ func (e *Engine) foresee(p *Plan) {
 func (p *Plan) replaceable() {
 	var targets []string
 	if !slices.Equal(p.Main, p.Before.Main.Data) {
-		targets = append(targets, p.Before.Main.Path)
+		targets = append(targets, realPath(p.Before.Main.Path))
 	}
 	if !slices.Equal(p.Master, p.Before.Master.Data) {
-		targets = append(targets, p.Before.Master.Path)
+		targets = append(targets, realPath(p.Before.Master.Path))
 	}
 	for _, f := range p.Files {
 		targets = append(targets, f.Path)
+	}
+	if why := p.directoryUnfit(); why != "" {
+		p.Problems = append(p.Problems, problem.New("config_not_replaceable", problem.At{File: p.ownDirectory()}, "%s %s", p.ownDirectory(), why))
+		return
 	}
 	for _, t := range targets {
 		err := atomicfile.Replaceable(t, roomNeeded)
@@ -54,6 +61,30 @@ func (p *Plan) replaceable() {
 	}
 }
 
+func (p *Plan) ownDirectory() string { return filepath.Join(p.Instance, Directory) }
+
+// directoryUnfit says why no key can be put into our directory, or "": what
+// stands there must be a directory that root alone decides about, since who can
+// write to it, or has put a link there, decides what Postfix reads.
+func (p *Plan) directoryUnfit() string {
+	info, err := os.Lstat(p.ownDirectory())
+	if err != nil || len(p.Files) == 0 {
+		return "" // missing: it will be made; anything else shows at the file
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case info.Mode()&fs.ModeSymlink != 0:
+		return "is a symbolic link, not a directory"
+	case !info.IsDir():
+		return "is not a directory"
+	case ok && st.Uid != 0 && int(st.Uid) != os.Geteuid():
+		return fmt.Sprintf("belongs to user %d, who could replace the key in it", st.Uid)
+	case info.Mode().Perm()&0o022 != 0:
+		return fmt.Sprintf("has mode %04o: others than its owner could replace the key in it", info.Mode().Perm())
+	}
+	return ""
+}
+
 // roomNeeded is what the files of a change, their temporary copies and the
 // journal take at most, in bytes.
 const roomNeeded = 1 << 20
@@ -67,7 +98,7 @@ func (p *Plan) bindable() {
 			continue
 		}
 		for _, addr := range l.Addresses {
-			if why := cannotBind(l.Network, addr); why != "" {
+			if why := cannotBind(p.Running.PID, addr); why != "" {
 				p.Problems = append(p.Problems, problem.New("listener_not_bindable", problem.At{File: p.Before.Master.Path, Line: l.Line, Service: l.ID(), Endpoint: addr},
 					"a reload would end Postfix: %s cannot be bound (%s), which master.cf line %d asks for", addr, why, l.Line))
 			}
@@ -75,16 +106,20 @@ func (p *Plan) bindable() {
 	}
 }
 
-// cannotBind says why nothing can listen at an address, or "" if something can
-// or already does.
-func cannotBind(network, addr string) string {
-	ln, err := net.Listen(network, addr)
+// cannotBind says why the running master could not listen at an address, or ""
+// if it can or already does. A master that is not visible from here (0) is
+// believed to own what somebody listens at.
+func cannotBind(master int, addr string) string {
+	ln, err := net.Listen("tcp", addr)
 	if err == nil {
 		ln.Close()
 		return ""
 	}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
+		if own, err := listensOn(master, addr); master > 0 && err == nil && !own {
+			return "another program than this Postfix listens there"
+		}
 		return ""
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return "no interface of this host has that address"

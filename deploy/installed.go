@@ -12,6 +12,7 @@ import (
 	"postcert/deploy/atomicfile"
 	"postcert/deploy/postfix/cf"
 	"postcert/verify"
+	"postcert/verify/keypair"
 )
 
 // maxInstalled bounds a PEM file that an instance's parameters name.
@@ -110,9 +111,15 @@ func absolute(s cf.Snapshot, name string) string {
 // onDisk maps key type to the chain that a service would present if its
 // process started now. A later file of the same type wins, as in Postfix's
 // legacy slots.
-func onDisk(s cf.Snapshot, service string) map[string][][]byte {
+//
+// planned are files that are going to hold a pair: they count as if they did.
+func onDisk(s cf.Snapshot, service string, planned map[string]keypair.Pair) map[string][][]byte {
 	out := map[string][][]byte{}
 	for _, path := range certificateFiles(s, service) {
+		if pair, ok := planned[path]; ok {
+			out[pair.KeyType()] = rawChain(pair.Chain())
+			continue
+		}
 		chains, _, err := installedChains(path)
 		if err != nil {
 			continue

@@ -95,6 +95,10 @@ func (p proof) observe(ctx context.Context, want []Expectation) []Observation {
 		groups[x.Endpoint.Address] = append(groups[x.Endpoint.Address], i)
 	}
 	until := time.Now().Add(p.deadline)
+	select { // idle processes of before a reload end within milliseconds: let them
+	case <-ctx.Done():
+	case <-time.After(idleEnd):
+	}
 	var wg sync.WaitGroup
 	for _, group := range groups {
 		wg.Go(func() {
@@ -112,9 +116,12 @@ func (p proof) observe(ctx context.Context, want []Expectation) []Observation {
 // processes of before a reload may still answer until then.
 func (p proof) one(ctx context.Context, x Expectation, until time.Time) Observation {
 	o := Observation{Expectation: x}
-	wait := 100 * time.Millisecond
+	wait, limit := 100*time.Millisecond, firstPatience
 	for late := 0; ; o.Attempts++ {
-		o.Result, o.Verdict, o.Reason = p.ask(ctx, x)
+		o.Result, o.Verdict, o.Reason = p.ask(ctx, x, limit)
+		if time.Now().Before(until) {
+			limit = min(2*limit, patience)
+		}
 		if o.Verdict == probe.Proven || x.Ignore || ctx.Err() != nil {
 			break
 		}
@@ -142,7 +149,18 @@ func (p proof) settled(o Observation, until time.Time) bool {
 	return o.Attempts >= 4 && o.Result.Reason == o.Expectation.Baseline.Reason || time.Now().After(until)
 }
 
-func (p proof) ask(ctx context.Context, x Expectation) (probe.Result, probe.Verdict, probe.Reason) {
+// How long one handshake may take: little at first, because a process of
+// before the reload may have taken some of the sessions, and master(8), which
+// still counts it as idle, starts none for the others until it ends. It ends
+// when its session does, so giving up early is what brings the answer.
+const (
+	idleEnd       = 50 * time.Millisecond
+	firstPatience = time.Second
+	patience      = 15 * time.Second
+)
+
+func (p proof) ask(ctx context.Context, x Expectation, limit time.Duration) (probe.Result, probe.Verdict, probe.Reason) {
+	x.Endpoint.Timeout = limit
 	worst := -1
 	var res probe.Result
 	var verdict probe.Verdict

@@ -1,11 +1,9 @@
 package deploy
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"fmt"
-	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,7 +13,6 @@ import (
 	"postcert/deploy/postfix/cf"
 	"postcert/verify"
 	"postcert/verify/keypair"
-	"postcert/verify/probe"
 	"postcert/verify/problem"
 )
 
@@ -35,13 +32,15 @@ type Plan struct {
 	Edits     []cf.Edit
 	Files     []PlannedFile // files of the certificate, in the order they are written
 	Listeners []cf.Listener
-	Expect    []Expectation
+	Former    []Expectation // what was asked before the change, and answered
+	Expect    []Expectation // what is asked after it
 	Problems  problem.List
 	Unchanged bool // installed, configured and served already
 	Running   Master
 	Obsolete  []string // files of ours that nothing names once this is proven
 
-	host cf.Host
+	host    cf.Host
+	settled bool // the candidate is made: Files count as holding the pair
 }
 
 // PlannedFile is one file of the certificate.
@@ -88,9 +87,10 @@ func (e *Engine) Plan(ctx context.Context, c Change) (*Plan, error) {
 	if err := generation.ValidName(p.Name); err != nil {
 		return p, problem.List{problem.New("name_invalid", problem.At{}, "%v", err)}
 	}
+	p.Name = generation.FileName(p.Name)
 	p.Listeners = before.Listeners(e.Host)
 	p.decideScheme(e.now())
-	p.Expect = p.expectations(before)
+	p.Former = p.expectations(before)
 	if p.Running.Running {
 		e.baseline(ctx, p)
 	}
@@ -102,6 +102,7 @@ func (e *Engine) Plan(ctx context.Context, c Change) (*Plan, error) {
 		return p, err
 	}
 	p.settleExpectations()
+	p.Obsolete = p.obsolete()
 	e.foresee(p)
 	p.Unchanged = p.agrees()
 	return p, p.Problems.Err()
@@ -115,8 +116,8 @@ func (e *Engine) chooseName(s cf.Snapshot, c Change) string {
 		return c.Name
 	}
 	for _, f := range certificateFiles(s, c.Service) {
-		if filepath.Dir(f) == filepath.Join(s.Dir, Directory) {
-			return strings.TrimSuffix(filepath.Base(f), ".pem")
+		if name, ok := nameOf(s.Dir, f); ok {
+			return name
 		}
 	}
 	if c.Lineage != "" {
@@ -163,7 +164,7 @@ func (p *Plan) decideScheme(now time.Time) {
 // hold: the layout "keep" edits nothing, so there is nothing it could do.
 func (p *Plan) keepMustHold() {
 	for _, id := range p.Scheme.Services {
-		if held := onDisk(p.Before, id)[p.Pair.KeyType()]; !sameChain(held, rawChain(p.Pair.Chain())) {
+		if held := onDisk(p.Before, id, nil)[p.Pair.KeyType()]; !sameChain(held, rawChain(p.Pair.Chain())) {
 			p.Problems = append(p.Problems, problem.New("keep_differs", problem.At{Service: id},
 				"layout keep changes no file, and what %s reads (%s) is another certificate than the given one",
 				id, strings.Join(certificateFiles(p.Before, id), ", ")))
@@ -175,94 +176,14 @@ func (p *Plan) keepMustHold() {
 // expectations lists the questions of the proof: each listener with TLS,
 // without a server name and with each of the names that matter, for each key
 // type it will serve.
-func (p *Plan) expectations(s cf.Snapshot) []Expectation {
-	var out []Expectation
-	for _, l := range p.Listeners {
-		if !l.TLS || l.Reason != "" {
-			continue
-		}
-		for _, addr := range l.Addresses {
-			for _, sni := range p.serverNames() {
-				for _, kt := range p.keyTypes(s, l.ID()) {
-					out = append(out, p.expectation(l, addr, sni, kt))
-				}
-			}
-		}
-	}
-	return out
-}
-
-func (p *Plan) expectation(l cf.Listener, addr, sni, keyType string) Expectation {
-	mode := probe.STARTTLS
-	if l.Implicit {
-		mode = probe.Implicit
-	}
-	return Expectation{
-		Listener: l,
-		Endpoint: probe.Endpoint{Network: l.Network, Address: addr, Mode: mode, ServerName: sni, KeyType: keyType, ProxyProtocol: l.Proxy},
-		New:      slices.Contains(p.Scheme.Services, l.ID()),
-		Ignore:   ignored(addr, p.Change.IgnoreListeners),
-		Sessions: sessionsFor(p.Before, l.ID()),
-	}
-}
-
 // ignored matches an address by "host:port", ":port", "port" or host.
-func ignored(addr string, list []string) bool {
-	host, port, _ := net.SplitHostPort(addr)
-	for _, i := range list {
-		if i == addr || i == port || i == ":"+port || i == host {
-			return true
-		}
-	}
-	return false
-}
-
 // serverNames are the names asked for besides none: a client that sends a
 // name must be served as well as one that does not.
-func (p *Plan) serverNames() []string {
-	out := []string{""}
-	if !p.Pair.IsZero() {
-		for _, n := range p.Pair.Leaf().DNSNames {
-			if !strings.HasPrefix(n, "*") {
-				out = append(out, n)
-				break
-			}
-		}
-	}
-	for _, n := range p.Change.SNI {
-		if !slices.Contains(out, n) {
-			out = append(out, n)
-		}
-	}
-	return out
-}
-
 // keyTypes are the key types to ask a service for: none in particular while it
 // serves one, each by itself when it serves two.
-func (p *Plan) keyTypes(s cf.Snapshot, service string) []string {
-	types := map[string]bool{}
-	for kt := range onDisk(s, service) {
-		types[kt] = true
-	}
-	if len(types) < 2 {
-		return []string{""}
-	}
-	var out []string
-	for kt := range types {
-		out = append(out, kt)
-	}
-	slices.Sort(out)
-	return out
-}
-
+// chains maps key type to the chain that a service presents under s: what its
+// files hold and, once the pair is decided to be there, the pair in its file.
 // baseline asks every listener once for what it presents before the change.
-func (e *Engine) baseline(ctx context.Context, p *Plan) {
-	obs := proof{prober: e.Prober}.observeOnce(ctx, p.Expect)
-	for i := range p.Expect {
-		p.Expect[i].Baseline = obs[i].Result
-	}
-}
-
 // judge asks verify whether the pair is fit, against the names and the leaf
 // that are served until now.
 func (p *Plan) judge(now time.Time) {
@@ -288,7 +209,7 @@ func (p *Plan) judge(now time.Time) {
 func (p *Plan) servedLeaves(a verify.Anchors, now time.Time) []*x509.Certificate {
 	var out []*x509.Certificate
 	seen := map[string]bool{}
-	for _, x := range p.Expect {
+	for _, x := range p.Former {
 		chain := x.Baseline.Chain
 		if !x.New || len(chain) == 0 || seen[x.Baseline.Leaf()] {
 			continue
@@ -344,86 +265,10 @@ func (p *Plan) follows(d cf.Difference) bool {
 
 // settleExpectations fills in which chains each question takes, from the
 // candidate: it may serve another set of key types than before.
-func (p *Plan) settleExpectations() {
-	baseline := map[string]probe.Result{}
-	for _, x := range p.Expect {
-		baseline[x.key()] = x.Baseline
-	}
-	p.Listeners = carryTLS(p.Listeners, p.Candidate, p.host)
-	p.Expect = p.expectations(p.Candidate)
-	for i, x := range p.Expect {
-		if b, ok := baseline[x.key()]; ok {
-			p.Expect[i].Baseline = b
-		} else if b, ok := baseline[x.anyType().key()]; ok {
-			p.Expect[i].Baseline = b
-		}
-		p.Expect[i].Accept = p.accept(p.Expect[i])
-	}
-}
-
-func (x Expectation) key() string {
-	return x.Endpoint.Address + "|" + x.Endpoint.ServerName + "|" + x.Endpoint.KeyType
-}
-
-func (x Expectation) anyType() Expectation {
-	x.Endpoint.KeyType = ""
-	return x
-}
-
+// answered is what the listener presented before to the same question, or, if
+// another set of key types was asked then, to the nearest one.
 // accept is which chains prove x after the change.
-func (p *Plan) accept(x Expectation) [][][]byte {
-	kt := x.Endpoint.KeyType
-	if x.New && (kt == "" || kt == p.Pair.KeyType()) {
-		return [][][]byte{rawChain(p.Pair.Chain())}
-	}
-	if !slices.Equal(certificateFiles(p.Before, x.Listener.ID()), certificateFiles(p.Candidate, x.Listener.ID())) {
-		// Other files than before: what they hold is what must be served.
-		x.Baseline.Raw = nil
-	}
-	return unchangedChains(x, p.Candidate)
-}
-
 // unchangedChains are the chains of a question whose answer is not to change:
 // what was presented, and what the files hold that a new process would read.
-func unchangedChains(x Expectation, s cf.Snapshot) [][][]byte {
-	var out [][][]byte
-	if len(x.Baseline.Raw) > 0 {
-		out = append(out, x.Baseline.Raw)
-	}
-	for kt, chain := range onDisk(s, x.Listener.ID()) {
-		if x.Endpoint.KeyType == "" || x.Endpoint.KeyType == kt {
-			out = append(out, chain)
-		}
-	}
-	return out
-}
-
 // agrees tells that there is nothing to do: the files hold the pair's bytes,
 // nothing is to be edited, and every listener proves it.
-func (p *Plan) agrees() bool {
-	if p.Configures() || p.Pair.IsZero() || len(p.Expect) == 0 {
-		return false
-	}
-	for _, f := range p.Files {
-		if !holds(f.Path, f.Part.of(p.Pair)) {
-			return false
-		}
-	}
-	proven := 0
-	for _, x := range p.Expect {
-		if x.Ignore {
-			continue
-		}
-		if v, _ := judge(x.Baseline, x.Accept); v != probe.Proven {
-			return false
-		}
-		proven++
-	}
-	return proven > 0
-}
-
-func holds(path string, want []byte) bool {
-	have, err := readInstalled(path)
-	defer clear(have)
-	return err == nil && bytes.Equal(have, want)
-}

@@ -1,8 +1,10 @@
 package deploy
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -144,6 +146,29 @@ func pairPath(dir, name string, pair keypair.Pair, part Part) string {
 	return filepath.Join(dir, Directory, fmt.Sprintf("%s-%s.%s.pem", name, pair.Fingerprint()[:12], kind))
 }
 
+// obsolete are the files that the layout "pair" wrote for earlier pairs of this
+// name and that neither configuration file names after the change. Their
+// bytes are in the store; a key that nothing reads must not stay behind.
+func (p *Plan) obsolete() []string {
+	dir := filepath.Join(p.Instance, Directory)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil // there is none yet
+	}
+	var out []string
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		id, ok := strings.CutPrefix(e.Name(), p.Name+"-")
+		id, kind, _ := strings.Cut(id, ".")
+		named := bytes.Contains(p.Main, []byte(e.Name())) || bytes.Contains(p.Master, []byte(e.Name()))
+		writing := slices.ContainsFunc(p.Files, func(f PlannedFile) bool { return f.Path == path })
+		if ok && len(id) == 12 && (kind == "fullchain.pem" || kind == "privkey.pem") && !named && !writing {
+			out = append(out, path)
+		}
+	}
+	return out
+}
+
 // served asks the listeners whose service reads the certificate's file.
 func (e *Engine) served(ctx context.Context, s cf.Snapshot, listeners []cf.Listener, st State) []Observation {
 	p := &Plan{Instance: s.Dir, Name: st.Name, Before: s, Candidate: s, Pair: st.Pair, Listeners: listeners}
@@ -247,7 +272,9 @@ func (e *Engine) Release(ctx context.Context, name string) (Change, error) {
 	if err != nil {
 		return Change{}, err
 	}
-	if name, err = e.onlyName(s, name); err != nil {
+	if name, err = e.onlyName(s, name); problem.From(err).Has("name_unknown") {
+		return Change{}, problem.List{problem.New("not_adopted", problem.At{}, "the configuration in %s names no certificate of postcert, so there is nothing to give back", s.Dir)}
+	} else if err != nil {
 		return Change{}, err
 	}
 	edits, err := e.adoption(s, name)

@@ -2,11 +2,12 @@ package deploy
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"os"
 	"time"
 
 	"postcert/deploy/lock"
+	"postcert/verify/problem"
 )
 
 // Run takes the lock, settles what an earlier run left, plans c, shows the
@@ -89,14 +90,23 @@ func refusal(p *Plan, rec recorder, err error) *Report {
 func (e *Engine) acquire(ctx context.Context, rec *recorder, wait time.Duration) (*lock.Lock, error) {
 	var held *lock.Lock
 	err := rec.step(StepLock, func() (string, error) {
-		if err := os.MkdirAll(e.StateDir, 0o700); err != nil {
-			return "", fmt.Errorf("the state directory: %w", err)
+		err := os.MkdirAll(e.StateDir, 0o700)
+		if err == nil {
+			held, err = lock.Acquire(ctx, e.lockPath(), wait)
 		}
-		var err error
-		held, err = lock.Acquire(ctx, e.lockPath(), wait)
-		return "", err
+		return "", e.stateProblem(ctx, err)
 	})
 	return held, err
+}
+
+// stateProblem names a state directory that cannot be used. That the lock is
+// held, or the time is over, says nothing about the directory.
+func (e *Engine) stateProblem(ctx context.Context, err error) error {
+	var held *lock.HeldError
+	if err == nil || ctx.Err() != nil || errors.As(err, &held) {
+		return err
+	}
+	return problem.List{problem.New("state_not_writable", problem.At{File: e.StateDir}, "the state directory %s cannot be used: %v", e.StateDir, err)}
 }
 
 // settleFirst finishes or undoes an open transaction before a new one begins.
@@ -125,11 +135,11 @@ func (e *Engine) plan(ctx context.Context, rec *recorder, c Change) (*Plan, erro
 func (p *Plan) describe() string {
 	switch {
 	case p.Unchanged:
-		return fmt.Sprintf("%d listeners, nothing to change", p.listenerCount())
+		return count(p.listenerCount(), "listener") + ", nothing to change"
 	case p.Configures():
-		return fmt.Sprintf("%d listeners, %d edits", p.listenerCount(), len(p.Edits))
+		return count(p.listenerCount(), "listener") + ", " + count(len(p.Edits), "edit")
 	}
-	return fmt.Sprintf("%d listeners, a file switch", p.listenerCount())
+	return count(p.listenerCount(), "listener") + ", a file switch"
 }
 
 // listenerCount counts addresses with TLS.

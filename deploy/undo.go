@@ -190,7 +190,7 @@ func (p *Plan) note(generation int, began time.Time) note {
 	if !p.Pair.IsZero() {
 		n.Leaf = p.Pair.Fingerprint()
 	}
-	for _, x := range p.Expect {
+	for _, x := range p.Former {
 		if x.Ignore || x.wasBroken() {
 			continue
 		}
@@ -204,7 +204,9 @@ func (p *Plan) note(generation int, began time.Time) note {
 
 // before are the chains that x took before the change: what it presented, and
 // what its files held, which a process started since may have read.
-func (p *Plan) before(x Expectation) [][][]byte { return unchangedChains(x, p.Before) }
+func (p *Plan) before(x Expectation) [][][]byte {
+	return unchangedChains(x, onDisk(p.Before, x.Listener.ID(), nil))
+}
 
 // Recover settles what a run that died left behind: an open transaction is
 // closed if it was proven and undone otherwise; rehearsals and temporary files

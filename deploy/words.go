@@ -68,3 +68,11 @@ func LeafWords(c *x509.Certificate) string {
 	}
 	return name + " " + keypair.Fingerprint(c)[:8]
 }
+
+// count is a number with its noun: "1 file", "2 files".
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

@@ -40,9 +40,9 @@ var precedence = []int{
 	statusNotVerified, statusBusy, statusNo, statusUsage, statusOK,
 }
 
-// answerNo is a question whose answer is no (exit status 8); it carries no
+// errNo is a question whose answer is no (exit status 8); it carries no
 // problem of its own.
-var answerNo = errors.New("the answer is no")
+var errNo = errors.New("the answer is no")
 
 // errNotVerified is a change that is installed and could not be verified.
 var errNotVerified = errors.New("installed, not verified")
@@ -82,13 +82,13 @@ func statusOf(err error, problems problem.List) int {
 	case errors.As(err, &rolledBack):
 		return statusRolledBack
 	case errors.As(err, &usage), hasPrefix(problems, "config_unknown", "config_type", "config_value", "config_missing",
-		"config_unreadable", "config_documents", "config_writable", "config_syntax", "config_size", "instance_", "usage"):
+		"config_unreadable", "config_documents", "config_writable", "config_syntax", "instance_", "usage"):
 		return statusUsage
 	case errors.As(err, &held), errors.As(err, &stale):
 		return statusBusy
 	case errors.As(err, &refused), len(problems.Errors()) > 0:
 		return statusRefused
-	case errors.Is(err, answerNo):
+	case errors.Is(err, errNo):
 		return statusNo
 	case errors.Is(err, errNotVerified):
 		return statusNotVerified
@@ -146,7 +146,17 @@ func describe(err error) problem.Problem {
 	case errors.As(err, &prog):
 		id = "program_failed"
 	}
-	return problem.New(id, problem.At{}, "%v", err)
+	return problem.New(id, place(err), "%v", err)
+}
+
+// place is the listener that an undo is about, if it is about one.
+func place(err error) problem.At {
+	var contradicted *deploy.ContradictedError
+	if !errors.As(err, &contradicted) || len(contradicted.Observations) == 0 {
+		return problem.At{}
+	}
+	x := contradicted.Observations[0].Expectation
+	return problem.At{Service: x.Listener.ID(), Endpoint: x.Endpoint.Address, SNI: x.Endpoint.ServerName}
 }
 
 // remedied fills in what to do about each problem.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -62,6 +63,7 @@ func run(ctx context.Context, a *app, args []string) int {
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
+	strictCompletion(root)
 	cmd, err := root.ExecuteContextC(ctx)
 	var done *result
 	if errors.As(err, &done) {
@@ -70,9 +72,30 @@ func run(ctx context.Context, a *app, args []string) int {
 	if err == nil {
 		return statusOK
 	}
-	// Only errors in the command line itself arrive here.
-	res := a.newResult(cmd.Name())
+	// Only errors in the command line itself arrive here: --json may stand
+	// behind the one at which the parser gave up.
+	a.flags.json = a.flags.json || asksForJSON(args)
+	res := a.newResult(commandName(cmd))
 	return a.say(res, usageError{err}).status
+}
+
+// strictCompletion refuses a shell that is unknown: cobra's own command answers
+// it with its help, and success. Output must be set: the command keeps it.
+func strictCompletion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" {
+			cmd.Args = usageArgs(cobra.NoArgs)
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	}
+}
+
+func asksForJSON(args []string) bool {
+	if end := slices.Index(args, "--"); end >= 0 {
+		args = args[:end]
+	}
+	return slices.Contains(args, "--json") || slices.Contains(args, "--json=true")
 }
 
 // usageError is a command line that cannot be understood.

@@ -36,7 +36,7 @@ func versionString() string {
 
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "print the version", Args: usageArgs(cobra.NoArgs),
+		Use: "version", Short: "print the version", Long: versionHelp, Args: usageArgs(cobra.NoArgs),
 		Annotations: map[string]string{"config": "none"},
 		RunE: a.runE(func(_ context.Context, _ []string, res *result) error {
 			res.add("version", versionString())
@@ -55,14 +55,14 @@ func (a *app) configCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	check := &cobra.Command{
-		Use: "check [FILE]", Short: "say whether the configuration is right, with file and line", Args: usageArgs(cobra.MaximumNArgs(1)),
+		Use: "check [FILE]", Short: "say whether the configuration is right, with file and line", Long: configHelp, Args: usageArgs(cobra.MaximumNArgs(1)),
 		Annotations: map[string]string{"config": "none"},
 		RunE: a.runE(func(_ context.Context, args []string, res *result) error {
 			return a.configCheck(args, res)
 		}),
 	}
 	show := &cobra.Command{
-		Use: "show", Short: "print the configuration in effect and where each value comes from", Args: usageArgs(cobra.NoArgs),
+		Use: "show", Short: "print the configuration in effect and where each value comes from", Long: configHelp, Args: usageArgs(cobra.NoArgs),
 		RunE: a.runE(func(_ context.Context, _ []string, res *result) error {
 			return a.configShow(res)
 		}),
@@ -81,7 +81,7 @@ func (a *app) configCheck(args []string, res *result) error {
 	res.problems = append(res.problems, found...)
 	if len(found.Errors()) > 0 {
 		res.headline = "the configuration is not right; postcert would refuse to run with it."
-		return answerNo
+		return errNo
 	}
 	res.headline = "the configuration is right."
 	if !conf.Found {

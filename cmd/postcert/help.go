@@ -95,6 +95,9 @@ serves, now. It answers no (exit status 8) until they agree.
 EXIT STATUS
 ` + statusTable
 
+const statusExample = `  postcert status
+  postcert status mail.example.com --json`
+
 const historyHelp = `history lists what was done: installs, refusals, rollbacks, recoveries; the
 newest last.
 
@@ -123,6 +126,15 @@ EXIT STATUS
 const releaseHelp = `release gives the certificate back: main.cf and master.cf name the files again
 that they named before the first install-cert, and that is rehearsed and proven
 like any change. Generations stay in the state directory.
+
+EXIT STATUS
+` + statusTable
+
+const releaseExample = `  postcert release --dry-run
+  postcert release mail.example.com`
+
+const versionHelp = `version prints which postcert this is, and what it was built with. It reads no
+configuration, so it works where nothing else does.
 
 EXIT STATUS
 ` + statusTable

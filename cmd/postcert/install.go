@@ -161,6 +161,11 @@ func (a *app) install(ctx context.Context, f *installFlags, args []string, res *
 	if err != nil {
 		return err
 	}
+	if n := len(a.conf.Companions); n > 0 {
+		// Other daemons would go on with the old certificate, and nobody told.
+		return refuse("companions_unsupported", problem.At{File: a.conf.File, Parameter: "companions"},
+			"the configuration names %d companions, which must get the certificate too; this version cannot do that", n)
+	}
 	s, err := a.oneInstance(ctx)
 	if err != nil {
 		return err

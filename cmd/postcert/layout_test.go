@@ -43,7 +43,7 @@ var rooms = []room{
 	{"cmd/postcert", []string{"*"}},
 	{"cmd/postcert/internal/config", []string{"acme", "deploy"}},
 	{"cmd/postcert/internal/daemon", nil},
-	{"cmd/postcert/internal/status", nil},
+	{"cmd/postcert/internal/status", []string{"deploy/generation"}}, // its names on disk are the generations'
 	{"cmd/postcert/internal/notify", []string{"cmd/postcert/internal/status"}},
 	{"cmd/postcert/internal/metrics", []string{"cmd/postcert/internal/status"}},
 	{"acme", nil},

@@ -14,8 +14,6 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 func main() {
@@ -46,9 +44,10 @@ func takeEnvironment() map[string]string {
 // that others can read, core dumps and debuggers. The calls cannot fail in a
 // way that should stop a renewal.
 func protect() {
-	unix.Umask(0o077)
-	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
-	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	syscall.Umask(0o077)
+	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
+	const dumpable = 4 // PR_SET_DUMPABLE, prctl(2)
+	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, dumpable, 0, 0)
 	// A working directory that was removed (cron, snap) must not matter.
 	_ = os.Chdir("/")
 }

@@ -38,6 +38,7 @@ func actAsPostcert() {
 	a.seams.deadline, _ = time.ParseDuration(a.env[testDeadline])
 	delete(a.env, testDeadline)
 	done := interrupted(a)
+	pausing(a)
 	protect()
 	ctx, stop := signalContext(context.Background())
 	status := run(ctx, a, os.Args[1:])
@@ -141,8 +142,13 @@ func (h *host) command(args ...string) *exec.Cmd {
 // postcert runs the program and returns what it said.
 func (h *host) postcert(args ...string) answer {
 	h.t.Helper()
+	return h.finish(h.command(args...))
+}
+
+// finish runs a prepared command.
+func (h *host) finish(cmd *exec.Cmd) answer {
+	h.t.Helper()
 	var stdout, stderr bytes.Buffer
-	cmd := h.command(args...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
 	var exit *exec.ExitError

@@ -28,6 +28,9 @@ func (a *app) probeCommand() *cobra.Command {
 		Long:    probeHelp,
 		Example: probeExample,
 		RunE: a.runE(func(ctx context.Context, args []string, res *result) error {
+			if f.keyType != "" && f.keyType != "rsa" && f.keyType != "ecdsa" {
+				return usagef("--key-type %q: use rsa or ecdsa", f.keyType)
+			}
 			list, err := a.endpoints(ctx, args, f.mx)
 			if err != nil {
 				return err
@@ -203,7 +206,7 @@ func (a *app) showProbes(results []probe.Result, anchors verify.Anchors, res *re
 	res.add("listeners", out)
 	if bad > 0 {
 		res.headline = fmt.Sprintf("%d of %d would not satisfy a client that checks.", bad, len(results))
-		return answerNo
+		return errNo
 	}
 	return nil
 }

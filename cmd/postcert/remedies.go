@@ -20,7 +20,7 @@ var remedies = map[string]string{
 	"tar_invalid":          "make it with: tar c -C DIR fullchain.pem privkey.pem",
 
 	// form of the pair
-	"pem_empty":        "the ACME client wrote an empty file; renew the certificate, or use its last good copy",
+	"pem_empty":        "name fullchain.pem and privkey.pem; if this is one of them, the ACME client wrote an empty file: renew, or use its last good copy",
 	"pem_truncated":    "the file is cut off; copy it again, or renew the certificate",
 	"pem_is_der":       "convert it: openssl x509 -inform der -in {file} -out cert.pem",
 	"pem_bom":          "save it without a byte order mark: sed -i '1s/^\\xef\\xbb\\xbf//' {file}",
@@ -55,6 +55,7 @@ var remedies = map[string]string{
 	"chain_bad_signature":   "the intermediate is not the one that signed; take the chain that came with this certificate",
 	"chain_unused":          "remove the certificate that is not part of the chain",
 	"chain_expired":         "take the present chain from the CA, or renew the certificate",
+	"chain_not_yet_valid":   "check this host's clock, or take the present chain from the CA",
 	"chain_not_ca":          "take the chain that came with this certificate",
 	"cert_expired":          "renew the certificate first",
 	"cert_not_yet_valid":    "check this host's clock, or wait",
@@ -68,12 +69,14 @@ var remedies = map[string]string{
 	"name_illegal":          "have it issued again with a proper DNS name",
 	"names_shrunk":          "have it issued for all names that are served until now, or use --allow-fewer-names",
 	"ext_critical":          "Postfix and OpenSSL do not know this extension; have it issued without",
+	"ext_invalid":           "this is no certificate for TLS servers; have one issued for them",
 	"cert_precert":          "this is a pre-certificate; take the certificate itself from the CA",
 	"must_staple":           "Postfix does not staple OCSP responses; have it issued without must-staple",
 	"name_constraint":       "the CA may not issue for that name; use another CA",
 	"pathlen":               "take the chain that came with this certificate",
 	"self_signed":           "use a certificate of a CA, or --allow-self-signed",
 	"not_trusted":           "add the CA as a trust anchor: --trust CA.pem",
+	"trust_invalid":         "name a PEM file with root certificates only: --trust CA.pem, or trust: in the configuration",
 	"no_trust_anchors":      "install the package ca-certificates, or name the CA: --trust CA.pem",
 	"issuer_staging":        "this is a test certificate of the CA's staging; order one from its production",
 	"downgrade":             "the served certificate is newer; look whether the lineage was turned back, or use --allow-downgrade",
@@ -92,6 +95,7 @@ var remedies = map[string]string{
 	"tls_not_enabled":            "TLS is off; switch it on with --enable (smtpd_tls_security_level = may), or in main.cf",
 	"override_present":           "change it too: --adopt-overrides; or remove the line from master.cf",
 	"stale_slot":                 "remove it: postconf -X {parameter}; then run this again",
+	"mixed_chain_file":           "put the keys of each type into a file of their own, and name all files in {parameter}",
 	"legacy_ignored":             "nothing now; to tidy up: postconf -X of the legacy parameters, which Postfix ignores",
 	"key_type_changed":           "old clients may need RSA; if so, have an RSA certificate issued",
 	"sni_maps_present":           "tls_server_sni_maps holds its own copy for this name: remove the name from the table, run this, and rebuild it with postmap -F",
@@ -103,7 +107,7 @@ var remedies = map[string]string{
 	"journal_open":               "mend what it names (a full disk, a read-only file system); then: postcert recover",
 	"rehearsal_not_run":          "mend what stands in its way, or take the risk: --no-rehearsal",
 	"rehearsal_refused":          "this host's Postfix cannot serve this pair; the log lines above say why. Nothing was changed",
-	"companions_unsupported":     "remove companions from the configuration; they are not supported yet",
+	"companions_unsupported":     "remove companions from the configuration, and have the other daemons' certificate installed by other means",
 
 	// names and generations
 	"name_invalid":       "give it a name of letters, digits, dots and hyphens: --name mail.example.com",
@@ -121,6 +125,7 @@ var remedies = map[string]string{
 	"disk_full":           "make room and run it again",
 	"read_only":           "remount the file system for writing and run it again",
 	"permission":          "run it as root",
+	"state_not_writable":  "run it as root, make {file} a writable directory, or name another: --state-dir DIR",
 	"program_failed":      "run that program by hand to see more",
 	"failed":              "",
 	"usage":               "see: postcert help",
@@ -142,10 +147,16 @@ var remedies = map[string]string{
 	"config_documents":   "leave one document in the file",
 	"config_syntax":      "correct the YAML at that line",
 	"config_writable":    "let only root write it: chown root: {file} && chmod go-w {file}",
-	"config_size":        "this is no configuration file",
 }
 
+// whoAnswers is the remedy for a change that one listener contradicted.
+const whoAnswers = "see who answers at {endpoint}: ss -ltnp; if that is not this Postfix, leave it out: --ignore-listener {endpoint}"
+
 func remedy(p problem.Problem) string {
+	text := remedies[p.ID]
+	if p.ID == "rolled_back" && p.At.Endpoint != "" {
+		text = whoAnswers
+	}
 	return strings.NewReplacer("{file}", p.At.File, "{parameter}", p.At.Parameter, "{service}", p.At.Service,
-		"{endpoint}", p.At.Endpoint, "{sni}", p.At.SNI).Replace(remedies[p.ID])
+		"{endpoint}", p.At.Endpoint, "{sni}", p.At.SNI).Replace(text)
 }

@@ -69,10 +69,14 @@ func outcomeColour(o deploy.Outcome) string {
 func (a *app) rollbackCommand() *cobra.Command {
 	var to int
 	var ignore []string
-	cmd := &cobra.Command{
+	var cmd *cobra.Command
+	cmd = &cobra.Command{
 		Use: "rollback [NAME]", Short: "install an earlier generation again", Long: rollbackHelp, Example: rollbackExample,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: a.runE(func(ctx context.Context, args []string, res *result) error {
+			if cmd.Flags().Changed("to") && to < 1 {
+				return usagef("--to %d: generations are numbered from 1; to give the certificate back: postcert release", to)
+			}
 			s, err := a.oneInstance(ctx)
 			if err != nil {
 				return err
@@ -93,7 +97,7 @@ func (a *app) rollbackCommand() *cobra.Command {
 
 func (a *app) releaseCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "release [NAME]", Short: "let Postfix use the files again that it used before", Long: releaseHelp,
+		Use: "release [NAME]", Short: "let Postfix use the files again that it used before", Long: releaseHelp, Example: releaseExample,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: a.runE(func(ctx context.Context, args []string, res *result) error {
 			s, err := a.oneInstance(ctx)

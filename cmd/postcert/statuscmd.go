@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 
 func (a *app) statusCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "status [NAME]", Short: "compare what is wanted, installed and served", Long: statusHelp,
+		Use: "status [NAME]", Short: "compare what is wanted, installed and served", Long: statusHelp, Example: statusExample,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: a.runE(func(ctx context.Context, args []string, res *result) error {
 			return a.status(ctx, args, res)
@@ -49,6 +50,7 @@ func (a *app) recordStatus(s *site, r *deploy.Report, err error) {
 	}
 	switch r.Outcome {
 	case deploy.Installed, deploy.NotVerified, deploy.Unchanged:
+		up.Released = r.Plan.Change.Release
 		up.Rehearsed = rehearsedWords(r.Rehearsed)
 	}
 	if werr := a.records().Record(up); werr != nil {
@@ -87,38 +89,71 @@ func (a *app) status(ctx context.Context, args []string, res *result) error {
 		return err
 	}
 	var all []servedJSON
-	agree, found := true, false
 	for _, s := range sites {
-		states, err := s.engine.States(ctx)
+		some, err := a.siteStates(ctx, s, first(args), res)
 		if err != nil {
 			return err
 		}
-		for _, st := range states {
-			if len(args) == 1 && st.Name != args[0] {
-				continue
-			}
-			found = true
-			rec, err := a.records().Read(s.instance.ConfigDirectory, st.Name)
-			if err != nil {
-				return err
-			}
-			v := a.showState(s, st, rec, res)
-			agree = agree && v.Agrees
-			all = append(all, v)
-		}
+		all = append(all, some...)
 	}
 	res.add("certificates", emptyNotNull(all))
 	switch {
-	case len(args) == 1 && !found:
+	case len(args) == 1 && len(all) == 0:
 		return refuse("name_unknown", problem.At{}, "no certificate %q is installed here", args[0])
-	case !found:
+	case len(all) == 0:
 		res.headline = "nothing is installed by postcert yet. Begin with: postcert install-cert --help"
-		return answerNo
-	case !agree:
-		return answerNo
+		return errNo
+	case slices.ContainsFunc(all, func(v servedJSON) bool { return !v.Agrees }):
+		return errNo
 	}
 	res.headline = "wanted, installed and served agree on every listener."
 	return nil
+}
+
+// siteStates are the certificates of one instance, or the one that is named:
+// those that Postfix reads from our directory, and those that are wanted and
+// that it does not read.
+func (a *app) siteStates(ctx context.Context, s *site, name string, res *result) ([]servedJSON, error) {
+	states, err := s.engine.States(ctx)
+	if err != nil {
+		return nil, err
+	}
+	records, err := a.records().List(s.instance.ConfigDirectory)
+	if err != nil {
+		return nil, err
+	}
+	var out []servedJSON
+	for _, st := range states {
+		i := slices.IndexFunc(records, func(r *status.Record) bool { return r.Name == st.Name })
+		var rec *status.Record
+		if i >= 0 {
+			rec = records[i]
+			records = slices.Delete(records, i, i+1)
+		}
+		if name == "" || name == st.Name {
+			out = append(out, a.showState(s, st, rec, res))
+		}
+	}
+	for _, rec := range records {
+		if rec.Wanted != "" && (name == "" || name == rec.Name) {
+			out = append(out, a.showMissing(rec, res))
+		}
+	}
+	return out, nil
+}
+
+// showMissing is about a certificate that was asked for and that no parameter
+// names: its first install did not succeed, or somebody edited main.cf since.
+func (a *app) showMissing(rec *status.Record, res *result) servedJSON {
+	a.text.printf("%s  %s\n", a.text.paint(bold, rec.Name), a.text.paint(faint, rec.Instance))
+	a.text.printf("  last         %s\n", rec.Words())
+	why := "no parameter in main.cf or master.cf names its file any more"
+	if rec.LastError.Message != "" {
+		why = rec.LastError.Message
+	}
+	res.problems = append(res.problems, problem.New("wanted_not_installed", problem.At{File: rec.Instance},
+		"the certificate %s, wanted since %s, is not installed: %s", rec.Name, rec.WantedSince.UTC().Format(time.DateTime), why))
+	return servedJSON{Instance: rec.Instance, Name: rec.Name, Record: rec, Listeners: []observedJSON{}}
 }
 
 // showState prints one certificate's state and says what disagrees.

@@ -123,11 +123,25 @@ func (m mta) Restart(ctx context.Context, was deploy.Master) error {
 
 func (m mta) LogSince(ctx context.Context, t time.Time) ([]string, error) {
 	lines, err := m.Instance.LogSince(ctx, t)
-	out := make([]string, len(lines))
-	for i, l := range lines {
-		out[i] = l.Text
+	var out []string
+	for _, l := range lines {
+		if explains(l.Text) && !slices.Contains(out, l.String()) {
+			out = append(out, l.String())
+		}
 	}
-	return out, err
+	const last = 20
+	return out[max(0, len(out)-last):], err
+}
+
+// explains tells a line about a fault or about TLS from the daily business of a
+// mail server.
+func explains(line string) bool {
+	for _, word := range []string{"warning:", "error:", "fatal:", "panic:", "TLS", "SSL", "throttling", "terminating"} {
+		if strings.Contains(line, word) {
+			return true
+		}
+	}
+	return false
 }
 
 // stage makes a rehearsal.Stage what the engine needs.
@@ -213,7 +227,9 @@ func (p prober) detour(e probe.Endpoint) probe.Endpoint {
 			e.Address = d.Address
 		}
 		e.ProxyProtocol = e.ProxyProtocol || d.ProxyProtocol
-		e.Timeout = d.Timeout
+		if d.Timeout > 0 {
+			e.Timeout = d.Timeout
+		}
 	}
 	return e
 }

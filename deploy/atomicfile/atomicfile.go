@@ -152,10 +152,14 @@ func Create(fsys FS, path string, data []byte, attr Attr) (Info, error) {
 	return info, nil
 }
 
-// fill gives an empty file all that it shall have. The owner comes before the
-// mode, because chown(2) clears setuid bits; the mode before the attributes,
-// because chmod(2) rewrites the mask of an ACL; the time last of all.
+// fill gives an empty file all that it shall have. The content comes first,
+// while nobody else can read it; the owner before the mode, because chown(2)
+// clears setuid bits, as write(2) does; the mode before the attributes, because
+// chmod(2) rewrites the mask of an ACL; the time last of all.
 func fill(f FileHandle, data []byte, attr Attr) (Info, error) {
+	if _, err := f.Write(data); err != nil {
+		return Info{}, err
+	}
 	if err := setOwner(f, attr); err != nil {
 		return Info{}, err
 	}
@@ -163,9 +167,6 @@ func fill(f FileHandle, data []byte, attr Attr) (Info, error) {
 		return Info{}, err
 	}
 	if err := setXattrs(f, attr.Xattrs); err != nil {
-		return Info{}, err
-	}
-	if _, err := f.Write(data); err != nil {
 		return Info{}, err
 	}
 	if !attr.MTime.IsZero() {
@@ -227,9 +228,10 @@ func discard(fsys FS, path string) error {
 }
 
 // Sweep removes from dir the temporary files that a killed run left: names
-// that [TempName] made, regular files or symbolic links, not modified since
-// before, and ours. It returns their paths. The caller holds the lock under
-// which such files are made, or chooses before so that no live one is hit. A
+// that [TempName] made, no directories, not modified since before. It returns
+// their paths. The caller holds the lock under which such files are made, or
+// chooses before so that no live one is hit. The owner does not tell whose a
+// file is: it may have got the one of the file that it was to replace. A
 // directory that does not exist has nothing to sweep.
 func Sweep(fsys FS, dir string, before time.Time) ([]string, error) {
 	names, err := fsys.ReadDir(dir)
@@ -252,7 +254,7 @@ func Sweep(fsys FS, dir string, before time.Time) ([]string, error) {
 		if err != nil {
 			return gone, fmt.Errorf("sweeping %s: %w", dir, err)
 		}
-		if now.Kind == Directory || now.MTime.After(before) || !fsys.Ours(now) {
+		if now.Kind == Directory || now.MTime.After(before) {
 			continue
 		}
 		if err := discard(fsys, path); err != nil {

@@ -29,7 +29,7 @@ var reasonText = map[Reason]string{
 	NotDirectory: "is not a directory",
 	HardLinked:   "has further hard links",
 	TooLarge:     "is too large",
-	Raced:        "was exchanged by another program while it was being replaced",
+	Raced:        "was exchanged by another program while it was being used",
 	ForeignLink:  "is reached through another user's symbolic link",
 	MountPoint:   "is a mount point and can't be replaced",
 	Immutable:    "can't be replaced: immutable (chattr +i)",

@@ -53,8 +53,6 @@ type FS interface {
 	Remove(path string) error
 	// SyncDir forces a directory's names and attributes to disk.
 	SyncDir(path string) error
-	// Ours tells whether the file belongs to the user that we run as.
-	Ours(Info) bool
 }
 
 // FileHandle is one open file of an [FS]. All changes go through it and not

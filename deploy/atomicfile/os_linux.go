@@ -275,8 +275,6 @@ func listable(op, path string) (int, error) {
 	return fd, named(op, path, err)
 }
 
-func (osFS) Ours(i Info) bool { return int(i.UID) == os.Geteuid() }
-
 type osFile struct{ *os.File }
 
 func (f osFile) Stat() (Info, error) { return stat(int(f.Fd())) }

@@ -153,7 +153,7 @@ func (s Store) sweepName(base string, before time.Time) error {
 		if err != nil {
 			return err
 		}
-		if info.Kind != atomicfile.Directory || info.MTime.After(before) || !s.FS.Ours(info) {
+		if info.Kind != atomicfile.Directory || info.MTime.After(before) {
 			continue
 		}
 		if err := s.removeTree(path); err != nil {

@@ -254,6 +254,9 @@ func (e *explorer) settled(f *crashfs.FS) error {
 	if !maps.Equal(final, e.old) && !maps.Equal(final, e.new) {
 		return fmt.Errorf("neither the old tree nor the new one:\n%s", show(final))
 	}
+	if names, err := f.ReadDir(dirConf); err != nil || slices.ContainsFunc(names, atomicfile.IsTemp) {
+		return fmt.Errorf("temporary files are left: %v, %v", names, err)
+	}
 	for c := range f.Crashes(e.model) {
 		if got := tree(c); !maps.Equal(got, final) {
 			return fmt.Errorf("a power cut after the end changed the tree:\n%s\nto\n%s", show(final), show(got))

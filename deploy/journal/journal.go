@@ -336,11 +336,6 @@ func (tx *Tx) Close(result string, detail json.RawMessage) error {
 	if err := tx.j.remember(tx.entry(result, detail)); err != nil {
 		return err
 	}
-	for _, w := range tx.rec.Writes {
-		if _, err := atomicfile.Sweep(tx.j.FS, filepath.Dir(w.Path), tx.j.now()); err != nil {
-			return err
-		}
-	}
 	if err := atomicfile.Put(tx.j.FS, tx.j.openPath(), State{Kind: atomicfile.Absent}); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}

@@ -300,6 +300,38 @@ func TestApplyRefusesForeignChange(t *testing.T) {
 	}
 }
 
+// TestCommitAgain: a write whose last step failed is in place, and may be gone
+// after a power cut. Asking again must not take it for done.
+func TestCommitAgain(t *testing.T) {
+	f := before(t)
+	w, err := writes(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := testJournal(f).Begin(w[3:4], nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Before = func(op crashfs.Op) error {
+		if op.Name == "fsync" && op.Path == dirConf {
+			return errors.New("no")
+		}
+		return nil
+	}
+	if err := tx.Commit(); err == nil {
+		t.Fatal("the failed fsync was not reported")
+	}
+	f.Before = nil
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	for c := range f.Crashes(crashfs.Weak) {
+		if got := read(t, c, pathMain); got != string(w[3].After.Data) {
+			t.Fatalf("after a power cut: %q", got)
+		}
+	}
+}
+
 func TestReplacerIsUsedBothWays(t *testing.T) {
 	var calls []string
 	f, _, tx := begun(t, func(j *Journal) {

@@ -46,6 +46,8 @@ func (tx *Tx) Undo() ([]Conflict, error) {
 }
 
 func (tx *Tx) undo(w Write) (*Conflict, error) {
+	// What a killed run left beside it may hold a key, or keep a directory that
+	// we made from being empty.
 	if _, err := atomicfile.Sweep(tx.j.FS, filepath.Dir(w.Path), tx.j.now()); err != nil {
 		return nil, err
 	}
@@ -89,9 +91,6 @@ func (tx *Tx) putBack(w Write, now State) (*Conflict, error) {
 
 // removeDirectory removes a directory that we made, if it is empty now.
 func (tx *Tx) removeDirectory(w Write) (*Conflict, error) {
-	if _, err := atomicfile.Sweep(tx.j.FS, w.Path, tx.j.now()); err != nil {
-		return nil, err
-	}
 	names, err := tx.j.FS.ReadDir(w.Path)
 	if err != nil {
 		return nil, err

@@ -48,21 +48,26 @@ type Lock struct{ f *os.File }
 
 // Acquire locks path, which is made if it is missing (mode 0600); its directory
 // must exist. It waits at most wait, 0 meaning one try, and returns *[HeldError]
-// when that was not enough, or ctx's own error when ctx ended first.
+// when that was not enough, with ctx's own error behind it when ctx ended first.
 func Acquire(ctx context.Context, path string, wait time.Duration) (*Lock, error) {
 	start := time.Now()
+	var last error // why the last try did not get it
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
-		if err := ctx.Err(); err != nil {
+		if err := ctx.Err(); err != nil && last != nil {
+			return nil, fmt.Errorf("%w (%w)", last, err)
+		} else if err != nil {
 			return nil, fmt.Errorf("locking %s: %w", path, err)
 		}
 		l, holder, err := try(path)
 		if l != nil || err != nil {
 			return l, err
 		}
-		if waited := time.Since(start); waited >= wait {
-			return nil, &HeldError{Path: path, PID: holder, Waited: waited}
+		waited := time.Since(start)
+		last = &HeldError{Path: path, PID: holder, Waited: waited}
+		if waited >= wait {
+			return nil, last
 		}
 		select {
 		case <-ctx.Done():
@@ -77,11 +82,21 @@ func try(path string) (*Lock, int, error) {
 	if err != nil {
 		return nil, 0, fmt.Errorf("locking: %w", err)
 	}
-	err = flock(f)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		pid := holder(f)
+	l, pid, err := settle(path, f)
+	if l == nil {
 		f.Close()
-		return nil, pid, nil
+	}
+	if err != nil {
+		err = fmt.Errorf("locking %s: %w", path, err)
+	}
+	return l, pid, err
+}
+
+// settle locks the opened file and makes sure that it is the one at path.
+func settle(path string, f *os.File) (*Lock, int, error) {
+	err := flock(f)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, holder(f), nil
 	}
 	var same bool
 	if err == nil {
@@ -90,15 +105,10 @@ func try(path string) (*Lock, int, error) {
 	if err == nil && same {
 		err = announce(f)
 	}
-	if err != nil {
-		f.Close()
-		return nil, 0, fmt.Errorf("locking %s: %w", path, err)
-	}
-	if !same {
-		// Somebody removed or replaced the file between our open and our
-		// lock: what we hold is nobody else's lock.
-		f.Close()
-		return nil, 0, nil
+	if err != nil || !same {
+		// Not the same: somebody removed or replaced the file between our open
+		// and our lock, and what we hold is nobody else's lock.
+		return nil, 0, err
 	}
 	return &Lock{f: f}, 0, nil
 }

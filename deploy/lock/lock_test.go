@@ -132,40 +132,34 @@ func TestOneHolderAtATime(t *testing.T) {
 	}
 }
 
-// TestReplacedFile: who locks a file that has been removed meanwhile holds
-// nothing, and must notice.
+// TestReplacedFile: who locks a file that was removed or replaced since it was
+// opened holds nothing, and must notice.
 func TestReplacedFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "lock")
-	first, err := Acquire(context.Background(), path, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan *Lock)
-	go func() {
-		l, err := Acquire(context.Background(), path, 10*time.Second)
-		if err != nil {
-			t.Error(err)
-		}
-		done <- l
-	}()
-	if err := os.Rename(path, path+".old"); err != nil {
-		t.Fatal(err)
-	}
-	l := <-done
-	if l == nil {
-		return
-	}
-	same, err := stillAt(path, l.f)
-	if err != nil || !same {
-		t.Errorf("the lock held is not the file at its path: %v", err)
-	}
-	if same, err := stillAt(path, first.f); err != nil || same {
-		t.Errorf("the renamed file still counts: %v", err)
-	}
-	for _, l := range []*Lock{l, first} {
-		if err := l.Release(); err != nil {
-			t.Error(err)
-		}
+	for _, replace := range []bool{false, true} {
+		t.Run(fmt.Sprintf("replaced %v", replace), func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "lock")
+			f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if err := os.Rename(path, path+".old"); err != nil {
+				t.Fatal(err)
+			}
+			if replace {
+				if err := os.WriteFile(path, nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if l, _, err := settle(path, f); l != nil || err != nil {
+				t.Errorf("got %v, %v; want no lock", l, err)
+			}
+			if l, err := Acquire(context.Background(), path, 0); err != nil {
+				t.Error(err)
+			} else if err := l.Release(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

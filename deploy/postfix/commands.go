@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -74,18 +75,19 @@ func (i Instance) script(ctx context.Context, limit time.Duration, command strin
 	if err != nil {
 		return nil, &CommandError{Err: err, Log: said}
 	}
-	var warnings []string
-	for line := range strings.Lines(string(r.Stderr)) {
-		if strings.Contains(line, "warning: ") {
-			warnings = append(warnings, strings.TrimSpace(line))
+	return warningsIn(string(r.Stderr), said), nil
+}
+
+// warningsIn are the different warnings, from the word "warning:", in the order
+// they came. The scripts run postconf a dozen times, and each says the same.
+func warningsIn(stderr string, said []string) []string {
+	var out []string
+	for _, line := range slices.Concat(strings.Split(stderr, "\n"), said) {
+		if _, text, ok := strings.Cut(line, "warning: "); ok && !slices.Contains(out, "warning: "+text) {
+			out = append(out, "warning: "+text)
 		}
 	}
-	for _, line := range said {
-		if strings.Contains(line, "warning: ") {
-			warnings = append(warnings, line)
-		}
-	}
-	return warnings, nil
+	return out
 }
 
 // saidSince is what administrative programs of this instance logged since t:

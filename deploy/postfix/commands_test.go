@@ -50,6 +50,21 @@ func TestCheckFails(t *testing.T) {
 	}
 }
 
+// postfix check is content with a key that is not the certificate's; that it
+// is must never be taken for a proof.
+func TestCheckOfBadPair(t *testing.T) {
+	f := newFixture(t, postfixtest.Options{Only25: true, Main: []string{"smtpd_tls_key_file = $config_directory/other.pem"}})
+	postfixtest.WritePair(t, f.ConfigDir+"/other.pem")
+	warnings, err := f.i.Check(ctx(t))
+	if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "overriding earlier entry") {
+		t.Errorf("got %q, %v, want one warning, that of the duplicate, once", warnings, err)
+	}
+	f.Start()
+	if leaf, err := postfixtest.ServedLeaf(t, postfixtest.SMTP, postfixtest.StartTLS); err == nil {
+		t.Errorf("served %q, want no TLS", leaf)
+	}
+}
+
 func TestReload(t *testing.T) {
 	f := newFixture(t, postfixtest.Options{})
 	if err := f.i.Reload(ctx(t)); !errors.Is(err, ErrNotRunning) {

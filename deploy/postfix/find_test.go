@@ -117,6 +117,7 @@ func TestOnlyThisInstance(t *testing.T) {
 	}})
 	first.Start()
 	second.Start()
+	second.WaitLog("daemon started")
 	begin := second.Log()
 	i := first.i
 	i.ConfigDirectory = "/etc/postfix"

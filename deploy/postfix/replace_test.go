@@ -183,6 +183,9 @@ func TestReplaceAfterCrash(t *testing.T) {
 		{"half a file", func(f *fixture, tmp string) error { return os.WriteFile(tmp, []byte("half"), 0o600) }},
 		{"a file with its final mode", func(f *fixture, tmp string) error { return os.WriteFile(tmp, []byte("half"), 0o644) }},
 		{"main.cf itself", func(f *fixture, tmp string) error { return os.Link(f.i.MainPath(), tmp) }},
+		{"main.cf itself, which only root may read", func(f *fixture, tmp string) error {
+			return errors.Join(os.Chmod(f.i.MainPath(), 0o600), os.Link(f.i.MainPath(), tmp))
+		}},
 		{"a named pipe", func(f *fixture, tmp string) error { return syscall.Mkfifo(tmp, 0o600) }},
 	}
 	for _, tt := range tests {
@@ -192,6 +195,7 @@ func TestReplaceAfterCrash(t *testing.T) {
 			if err := tt.leave(f, f.i.MainPath()+".tmp"); err != nil {
 				t.Fatal(err)
 			}
+			mode := f.Files()["main.cf"].Mode
 			keep, err := os.Open(f.i.MainPath()) // a reader that began before
 			if err != nil {
 				t.Fatal(err)
@@ -207,8 +211,41 @@ func TestReplaceAfterCrash(t *testing.T) {
 			if n, _ := keep.Read(read); !bytes.Equal(read[:n], old) {
 				t.Error("the old file was written to while somebody read it")
 			}
-			if fi, err := os.Stat(f.i.MainPath()); err != nil || fi.Mode() != 0o644 {
-				t.Errorf("mode %v, %v", fi.Mode(), err)
+			if fi, err := os.Stat(f.i.MainPath()); err != nil || fi.Mode() != mode {
+				t.Errorf("mode %v, %v, want %v", fi.Mode(), err, mode)
+			}
+		})
+	}
+}
+
+// Between our open and our lock the holder before us can rename FILE.tmp to
+// FILE, or remove it. Writing to what we opened would then be writing to FILE.
+func TestLockedFileMoved(t *testing.T) {
+	tests := []struct {
+		name string
+		move func(path string) error
+		want error
+	}{
+		{"still there", func(string) error { return nil }, nil},
+		{"renamed", func(path string) error { return os.Rename(path, path+".final") }, errRetry},
+		{"removed", os.Remove, errRetry},
+		{"replaced by the next one's", func(path string) error {
+			return errors.Join(os.Rename(path, path+".final"), os.WriteFile(path, nil, 0o600))
+		}, errRetry},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "main.cf.tmp")
+			f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if err := tt.move(path); err != nil {
+				t.Fatal(err)
+			}
+			if err := checkTemp(f, path); !errors.Is(err, tt.want) {
+				t.Errorf("got %v, want %v", err, tt.want)
 			}
 		})
 	}

@@ -63,22 +63,31 @@ func tryLockTemp(path string) (_ *tempLock, err error) {
 		}
 		return nil, fmt.Errorf("locking %s: %w", path, err)
 	}
+	if err := checkTemp(f, path); err != nil {
+		return nil, err
+	}
+	return &tempLock{path: path, file: f}, nil
+}
+
+// checkTemp looks whether the locked file f still is path and may be written
+// to; if not, errRetry.
+func checkTemp(f *os.File, path string) error {
 	var opened, named syscall.Stat_t
 	if err := syscall.Fstat(int(f.Fd()), &opened); err != nil {
-		return nil, fmt.Errorf("looking at %s: %w", path, err)
+		return fmt.Errorf("looking at %s: %w", path, err)
 	}
 	if err := syscall.Lstat(path, &named); err != nil || opened.Dev != named.Dev || opened.Ino != named.Ino {
-		return nil, errRetry
+		return errRetry // renamed or removed by the one before us
 	}
 	// A crash in the middle of rename(2) can leave one file under both names;
 	// writing to it would write to FILE. Postfix removes the name and retries.
 	if opened.Mode&syscall.S_IFMT != syscall.S_IFREG || opened.Nlink > 1 || opened.Mode&0o7777 != 0o600 {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
+			return err
 		}
-		return nil, errRetry
+		return errRetry
 	}
-	return &tempLock{path: path, file: f}, nil
+	return nil
 }
 
 // release gives up the lock, and removes FILE.tmp before that if it has not

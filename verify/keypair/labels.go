@@ -81,7 +81,9 @@ func binary(name string, data []byte) error {
 	if bytes.HasPrefix(data, []byte("\xfe\xed\xfe\xed")) {
 		return wrong("a Java keystore")
 	}
-	if len(data) < 2 || data[0] != 0x30 || data[1] < 0x80 {
+	// A SEQUENCE whose length takes more than one byte, or is exactly the rest:
+	// the P-256 key that openssl pkey writes has 119 bytes.
+	if len(data) < 2 || data[0] != 0x30 || data[1] < 0x80 && int(data[1]) != len(data)-2 {
 		return nil
 	}
 	var outer []asn1.RawValue

@@ -51,11 +51,16 @@ func Read(ctx context.Context, s Source) (Pair, problem.List, error) {
 		}
 		inputs[i] = Input{Name: path, Data: data}
 		warnings = append(warnings, doubts...)
-		if holder := s.Key == path || s.Key == "" && i == 0; holder {
-			warnings = append(warnings, keyMode(path)...)
-		}
 	}
 	p, more, err := Parse(inputs[0], inputs[1], inputs[2])
+	if err == nil {
+		// Only now it is known that there is a key in it.
+		holder := s.Key
+		if holder == "" {
+			holder = s.Cert
+		}
+		warnings = append(warnings, keyMode(holder)...)
+	}
 	return p, append(warnings, more...), err
 }
 

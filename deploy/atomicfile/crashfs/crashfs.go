@@ -347,9 +347,6 @@ func (f *FS) sync(n *inode) {
 	f.kept = f.seq
 }
 
-// Ours implements atomicfile.FS: the user is root.
-func (f *FS) Ours(i atomicfile.Info) bool { return i.UID == 0 }
-
 // SyncAll puts everything on disk, as a machine that was idle for a while.
 func (f *FS) SyncAll() {
 	var walk func(n *inode)

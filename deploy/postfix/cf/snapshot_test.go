@@ -149,8 +149,8 @@ func TestNestingAsPostfix(t *testing.T) {
 		if perr != nil {
 			t.Fatal(perr)
 		}
-		got, eerr := expand("$smtpd_banner", s.lookup(""))
-		if (err == nil) != (eerr == nil) && n != 99 && n != 100 {
+		got, eerr := expand("$n0", s.lookup("")) // the value of smtpd_banner
+		if (err == nil) != (eerr == nil) {
 			t.Errorf("%d levels: postconf %q, %v; ours %q, %v", n, out, err, got, eerr)
 		}
 	}
@@ -229,7 +229,7 @@ func TestDiffApplies(t *testing.T) {
 		}
 		main, master, err := Apply(s.Main.Data, s.Master.Data, edits)
 		if err != nil {
-			continue // rows that give their service to the other test
+			t.Fatalf("%s: %v", r.name, err)
 		}
 		for _, pair := range [][2]string{{r.main, string(main)}, {r.master, string(master)}} {
 			path := t.TempDir() + "/file"

@@ -94,6 +94,11 @@ func enter() (status int, err error) {
 // asInit prepares the namespaces, runs the tests as a child and reaps every
 // orphan until that child has ended. PID 1's own end ends all the rest.
 func asInit() int {
+	if os.Getpid() != 1 {
+		// The variable was set by hand: what follows must not meet the host.
+		fmt.Fprintf(os.Stderr, "postfixtest: %s=%s without namespaces of our own\n", stageEnv, stageInit)
+		return 1
+	}
 	if err := prepare(); err != nil {
 		fmt.Fprintf(os.Stderr, "postfixtest: preparing the namespaces: %v\n", err)
 		return 1
@@ -226,6 +231,11 @@ func addAddress(alias string, addr netip.Addr) error {
 	req.addr = syscall.RawSockaddrInet4{Family: syscall.AF_INET, Addr: addr.As4()}
 	if err := ioctl(syscall.SIOCSIFADDR, unsafe.Pointer(&req)); err != nil {
 		return fmt.Errorf("adding %s to %s: %w", addr, alias, err)
+	}
+	// On lo every address of the network counts as ours: make it one of one.
+	req.addr.Addr = [4]byte{255, 255, 255, 255}
+	if err := ioctl(syscall.SIOCSIFNETMASK, unsafe.Pointer(&req)); err != nil {
+		return fmt.Errorf("setting the netmask of %s: %w", alias, err)
 	}
 	return nil
 }

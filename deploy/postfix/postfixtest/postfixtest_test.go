@@ -47,6 +47,15 @@ func TestNamespaces(t *testing.T) {
 			l.Close()
 		}
 	}
+	if l, err := net.Listen("tcp", SecondAddress+":25"); err != nil {
+		t.Error(err)
+	} else {
+		l.Close()
+	}
+	if l, err := net.Listen("tcp", "192.0.2.1:25"); err == nil {
+		l.Close()
+		t.Error("192.0.2.1 is ours, want SecondAddress alone")
+	}
 	left, err := os.ReadDir("/run")
 	if err != nil {
 		t.Fatal(err)
@@ -104,6 +113,17 @@ func TestEnds(t *testing.T) {
 			}
 			waitFor(t, "no process left", func() bool { return len(withArg(mark)) == 0 })
 		})
+	}
+}
+
+// The first act of PID 1 is to mount things: nobody else may do that.
+func TestInitIsPID1(t *testing.T) {
+	requireIsolated(t)
+	cmd := exec.Command("/proc/self/exe", "-test.run=^$")
+	cmd.Env = []string{stageEnv + "=" + stageInit}
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "without namespaces") {
+		t.Errorf("got %v, %s", err, out)
 	}
 }
 
@@ -299,10 +319,12 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-func FuzzNothing(f *testing.F) {
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) < 0 {
-			t.Fatal("cannot be")
+// Workers of go test -fuzz are started by a coordinator that is isolated; they
+// must run as they are, with the descriptors they were given.
+func FuzzWorkers(f *testing.F) {
+	f.Fuzz(func(t *testing.T, _ []byte) {
+		if !Isolated() {
+			lacking(t, "no namespaces here")
 		}
 	})
 }

@@ -39,9 +39,9 @@
 //
 // Nothing. The master is told by -e to exit by itself, so that a rehearsal
 // whose parent was killed ends too; its daemons follow when their pipe to it
-// closes. Every process of a rehearsal has its working directory below the
-// rehearsal's own directory, as Postfix daemons work in queue_directory; that
-// is how [Stage.Sweep] tells them, and why it cannot hit another program's
-// process. A rehearsal that is under way holds a lock on its directory and is
-// left alone.
+// closes. Every process of a rehearsal works below the rehearsal's own
+// directory, as Postfix daemons work in queue_directory, and has the path of its
+// log socket in the environment; that is how [Stage.Sweep] tells them, and why
+// it cannot hit another program's process. A rehearsal that is under way holds
+// a lock on its directory and is left alone.
 package rehearsal

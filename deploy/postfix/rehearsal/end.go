@@ -34,7 +34,7 @@ func end(dir string) error {
 	return fmt.Errorf("processes %v of a rehearsal do not end", inside(dir))
 }
 
-// waitGone waits until no process works in dir, and does to those that do what
+// waitGone waits until no process belongs to dir, and does to those that do what
 // it is told.
 func waitGone(dir string, limit time.Duration, do func(pid int)) bool {
 	pause := time.Millisecond
@@ -55,8 +55,8 @@ func waitGone(dir string, limit time.Duration, do func(pid int)) bool {
 	}
 }
 
-// inside are the processes whose working directory is below dir. Zombies are
-// not among them: they have none.
+// inside are the processes of the room at dir, or of all rooms below it.
+// Zombies are not among them: they have neither directory nor environment.
 func inside(dir string) []int {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -65,16 +65,30 @@ func inside(dir string) []int {
 	var out []int
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err == nil && worksIn(pid, dir) {
+		if err == nil && belongs(pid, dir) {
 			out = append(out, pid)
 		}
 	}
 	return out
 }
 
-func worksIn(pid int, dir string) bool {
+// belongs tells whether a process works below dir and was given a log socket
+// below it. An administrator's shell, or her editor, does only the first.
+func belongs(pid int, dir string) bool {
 	cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid))
-	return err == nil && strings.HasPrefix(cwd, dir+"/")
+	if err != nil || !strings.HasPrefix(cwd, dir+"/") {
+		return false
+	}
+	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	if err != nil {
+		return false
+	}
+	for v := range strings.SplitSeq(string(environ), "\x00") {
+		if strings.HasPrefix(v, logVariable+"="+dir+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // master is the process id of the room's master, or 0 if none runs. master(8)
@@ -93,7 +107,7 @@ func master(dir string) int {
 	data := make([]byte, 64)
 	n, _ := f.Read(data) // what cannot be read is no number
 	pid, err := strconv.Atoi(strings.TrimSpace(string(data[:n])))
-	if err != nil || pid < 2 || !worksIn(pid, dir) {
+	if err != nil || pid < 2 || !belongs(pid, dir) {
 		return 0
 	}
 	return pid

@@ -82,7 +82,7 @@ func supported(version string) error {
 		return fmt.Errorf("mail_version %q is not understood", version)
 	}
 	if major < 3 || major == 3 && minor < 4 {
-		return fmt.Errorf("Postfix %s cannot log apart from the host; 3.4 can", version)
+		return fmt.Errorf("mail_version %s cannot log apart from the host; 3.4 can", version)
 	}
 	return nil
 }

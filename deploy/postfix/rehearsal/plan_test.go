@@ -82,6 +82,7 @@ func TestSubstitute(t *testing.T) {
 		{"in braces", "inline:{ a=/b, {x = /etc/sni}}", "inline:{ a=/b, {x = /s/2}}"},
 		{"a longer path", "/etc/tls/a.pem.old /x/etc/tls/a.pem hash:/etc/sni.db", "/etc/tls/a.pem.old /x/etc/tls/a.pem hash:/etc/sni.db"},
 		{"a path with a blank", "/with space, /with", "/s/3, /s/4"},
+		{"a longer path with a blank", "/with spaces", "/s/4 spaces"},
 		{"once only", "/s/1", "/s/1"},
 	}
 	for _, tt := range tests {

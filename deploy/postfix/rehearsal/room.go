@@ -11,7 +11,6 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -24,6 +23,10 @@ const (
 	queueName  = "q"         // queue_directory; short, because sockets are below it
 	relayName  = "r"         // sockets of the relays before postscreen
 )
+
+// logVariable is how Postfix tells a daemon that has not read main.cf yet where
+// postlogd(8) listens. It also marks the processes of a rehearsal.
+const logVariable = "POSTLOG_SERVICE"
 
 // maxSocket is how long the path of a socket may be: unix(7), sun_path with its
 // final zero byte.
@@ -221,7 +224,7 @@ func (r *room) start(ctx context.Context, daemons string, life time.Duration) er
 		Path: filepath.Join(daemons, "master"),
 		Args: []string{"-c", filepath.Join(r.dir, configName), "-w", "-e", strconv.Itoa(int(life / time.Second))},
 		// Until a daemon has read main.cf, these say where it logs.
-		Env:     []string{"POSTLOG_SERVICE=" + r.logSocket(), "POSTLOG_HOSTNAME=localhost"},
+		Env:     []string{logVariable + "=" + r.logSocket(), "POSTLOG_HOSTNAME=localhost"},
 		Timeout: startTimeout,
 	})
 	return err
@@ -251,10 +254,16 @@ func (r *room) close() error {
 	if r.ran {
 		errs = append(errs, end(r.dir))
 	}
+	err := os.RemoveAll(r.dir)
+	// A master that was just being started was not there yet.
+	if r.ran && (err != nil || len(inside(r.dir)) > 0) {
+		errs = append(errs, end(r.dir))
+		err = os.RemoveAll(r.dir)
+	}
 	if r.log != nil {
 		errs = append(errs, r.log.close())
 	}
-	return errors.Join(append(errs, os.RemoveAll(r.dir), r.lock.Close())...)
+	return errors.Join(append(errs, err, r.lock.Close())...)
 }
 
 // Sweep ends what earlier rehearsals left whose process was killed, and removes
@@ -287,8 +296,8 @@ func abandoned(ctx context.Context, rooms string) ([]*room, error) {
 	var left []*room
 	for _, e := range entries {
 		dir := filepath.Join(rooms, e.Name())
-		if !e.IsDir() || strings.ContainsAny(e.Name(), "./") {
-			continue
+		if _, err := hex.DecodeString(e.Name()); err != nil || !e.IsDir() {
+			continue // not our name
 		}
 		if lock, err := lockDir(ctx, dir, 0); err == nil {
 			left = append(left, &room{dir: dir, lock: lock})

@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"postcert/deploy/atomicfile"
@@ -54,6 +55,7 @@ type Update struct {
 	Leaf           string // fingerprint of the leaf it was about; "" if about none
 	Generation     int
 	Outcome        string // a deploy.Outcome
+	Released       bool   // the certificate was given back: nothing is wanted any more
 	Rehearsed      string // "" leaves the record's value
 	Exit           int
 	ID, Message    string // of the first problem
@@ -91,6 +93,31 @@ func (s Store) Read(instance, name string) (*Record, error) {
 	return &r, nil
 }
 
+// List returns the records of an instance, by name. One that cannot be read is
+// an error, as in Read.
+func (s Store) List(instance string) ([]*Record, error) {
+	key, err := generation.InstanceKey(instance)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(filepath.Join(s.Dir, key))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var out []*Record
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), ".json")
+		if !ok {
+			continue
+		}
+		r, rerr := s.Read(instance, name)
+		if err = errors.Join(err, rerr); r != nil {
+			out = append(out, r)
+		}
+	}
+	return out, err
+}
+
 // Record folds the end of an attempt into the record. The caller holds the lock
 // of the state directory, or has just released it: the last writer wins, and
 // each writes a whole record.
@@ -123,6 +150,9 @@ func (r *Record) fold(u Update) {
 	// right, and the error is remembered.
 	if u.Leaf != "" && r.Wanted != u.Leaf && u.Outcome != "refused" {
 		r.Wanted, r.WantedSince = u.Leaf, u.Time.UTC()
+	}
+	if u.Released {
+		r.Wanted, r.WantedSince, r.Installed, r.Generation = "", time.Time{}, "", 0
 	}
 	if u.Rehearsed != "" {
 		r.Rehearsed = u.Rehearsed

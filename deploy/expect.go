@@ -1,0 +1,175 @@
+package deploy
+
+import (
+	"bytes"
+	"context"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+
+	"postcert/deploy/postfix/cf"
+	"postcert/verify/keypair"
+	"postcert/verify/probe"
+)
+
+func (p *Plan) expectations(s cf.Snapshot) []Expectation {
+	var out []Expectation
+	for _, l := range p.Listeners {
+		if !l.TLS || l.Reason != "" {
+			continue
+		}
+		for _, addr := range l.Addresses {
+			for _, sni := range p.serverNames() {
+				for _, kt := range keyTypes(p.chains(s, l.ID())) {
+					out = append(out, p.expectation(l, addr, sni, kt))
+				}
+			}
+		}
+	}
+	return out
+}
+
+func (p *Plan) expectation(l cf.Listener, addr, sni, keyType string) Expectation {
+	mode := probe.STARTTLS
+	if l.Implicit {
+		mode = probe.Implicit
+	}
+	return Expectation{
+		Listener: l,
+		Endpoint: probe.Endpoint{Network: l.Network, Address: addr, Mode: mode, ServerName: sni, KeyType: keyType, ProxyProtocol: l.Proxy},
+		New:      slices.Contains(p.Scheme.Services, l.ID()),
+		Ignore:   ignored(addr, p.Change.IgnoreListeners),
+		Sessions: sessionsFor(p.Before, l.ID()),
+	}
+}
+
+func ignored(addr string, list []string) bool {
+	host, port, _ := net.SplitHostPort(addr)
+	for _, i := range list {
+		if i == addr || i == port || i == ":"+port || i == host {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *Plan) serverNames() []string {
+	out := []string{""}
+	if !p.Pair.IsZero() {
+		for _, n := range p.Pair.Leaf().DNSNames {
+			if !strings.HasPrefix(n, "*") {
+				out = append(out, n)
+				break
+			}
+		}
+	}
+	for _, n := range p.Change.SNI {
+		if !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+func keyTypes(chains map[string][][]byte) []string {
+	if len(chains) < 2 {
+		return []string{""}
+	}
+	return slices.Sorted(maps.Keys(chains))
+}
+
+func (p *Plan) chains(s cf.Snapshot, service string) map[string][][]byte {
+	planned := map[string]keypair.Pair{}
+	if p.settled {
+		for _, f := range p.Files {
+			planned[f.Path] = p.Pair
+		}
+	}
+	return onDisk(s, service, planned)
+}
+
+func (e *Engine) baseline(ctx context.Context, p *Plan) {
+	obs := proof{prober: e.Prober}.observeOnce(ctx, p.Former)
+	for i := range p.Former {
+		p.Former[i].Baseline = obs[i].Result
+	}
+}
+
+func (p *Plan) settleExpectations() {
+	p.settled = true
+	p.Listeners = carryTLS(p.Listeners, p.Candidate, p.host)
+	p.Expect = p.expectations(p.Candidate)
+	for i, x := range p.Expect {
+		p.Expect[i].Baseline = p.answered(x)
+		p.Expect[i].Accept = p.accept(p.Expect[i])
+	}
+}
+
+func (p *Plan) answered(x Expectation) probe.Result {
+	var near probe.Result
+	for _, f := range p.Former {
+		a, b := f.Endpoint, x.Endpoint
+		switch {
+		case a.Address != b.Address || a.ServerName != b.ServerName:
+		case a.KeyType == b.KeyType:
+			return f.Baseline
+		case near.Reason != probe.OK:
+			near = f.Baseline
+		}
+	}
+	return near
+}
+
+func (p *Plan) accept(x Expectation) [][][]byte {
+	kt := x.Endpoint.KeyType
+	if x.New && (kt == "" || kt == p.Pair.KeyType()) {
+		return [][][]byte{rawChain(p.Pair.Chain())}
+	}
+	if !slices.Equal(certificateFiles(p.Before, x.Listener.ID()), certificateFiles(p.Candidate, x.Listener.ID())) {
+		// Other files than before: what they hold is what must be served.
+		x.Baseline.Raw = nil
+	}
+	return unchangedChains(x, p.chains(p.Candidate, x.Listener.ID()))
+}
+
+func unchangedChains(x Expectation, held map[string][][]byte) [][][]byte {
+	var out [][][]byte
+	if len(x.Baseline.Raw) > 0 {
+		out = append(out, x.Baseline.Raw)
+	}
+	for kt, chain := range held {
+		if x.Endpoint.KeyType == "" || x.Endpoint.KeyType == kt {
+			out = append(out, chain)
+		}
+	}
+	return out
+}
+
+func (p *Plan) agrees() bool {
+	if p.Configures() || p.Pair.IsZero() || len(p.Expect) == 0 {
+		return false
+	}
+	for _, f := range p.Files {
+		if !holds(f.Path, f.Part.of(p.Pair)) {
+			return false
+		}
+	}
+	proven := 0
+	for _, x := range p.Expect {
+		if x.Ignore {
+			continue
+		}
+		if v, _ := judge(x.Baseline, x.Accept); v != probe.Proven {
+			return false
+		}
+		proven++
+	}
+	return proven > 0
+}
+
+func holds(path string, want []byte) bool {
+	have, err := readInstalled(path)
+	defer clear(have)
+	return err == nil && bytes.Equal(have, want)
+}
