@@ -2,8 +2,11 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"postcert/deploy/postfix/postfixtest"
@@ -202,4 +205,92 @@ func TestStepsTimeout(t *testing.T) {
 			a.says("--timeout")
 		})
 	}
+}
+
+// groups makes a control group of its own in each hierarchy that is mounted
+// writable, below the one that this process is in, and returns their
+// directories. They go with the test.
+func groups(t *testing.T) []string {
+	t.Helper()
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for line := range strings.Lines(string(mounts)) {
+		point := strings.Fields(line)[4]
+		_, super, _ := strings.Cut(line, " - ")
+		name := "::"
+		switch {
+		case strings.HasPrefix(super, "cgroup ") && strings.Contains(super, "name=systemd"):
+			name = ":name=systemd:"
+		case strings.HasPrefix(super, "cgroup ") && strings.Contains(super, "freezer"):
+			name = ":freezer:"
+		case !strings.HasPrefix(super, "cgroup2 "):
+			continue
+		}
+		for own := range strings.Lines(string(mine)) {
+			_, path, ok := strings.Cut(strings.TrimSpace(own), name)
+			if !ok {
+				continue
+			}
+			dir, err := os.MkdirTemp(filepath.Join(point, path), "postcert-test-")
+			if err != nil {
+				t.Logf("no control group in %s: %v", point, err)
+				continue
+			}
+			t.Cleanup(func() { _ = os.Remove(dir) }) // a process that has not gone yet keeps it
+			out = append(out, dir)
+		}
+	}
+	return out
+}
+
+// S24 from a oneshot unit: the master is lost, and the one that the rollback
+// starts belongs where the old one was. It lives on when the session, the
+// process group and the control groups of the run are ended.
+func TestS24MasterOutlivesTheRun(t *testing.T) {
+	h := newHost(t, postfixtest.Options{})
+	leaf, master := h.served(), h.pf.MasterPID()
+	where := cgroups(t, master)
+	dirs := groups(t)
+	cmd := h.with(doAt+"="+fmt.Sprintf("reload begin: kill -KILL %d; sleep 0.2", master)).command("install-cert", h.lineage(certtest.Leaf{}))
+	join := `for g in ` + strings.Join(dirs, " ") + `; do echo $$ > $g/cgroup.procs; done; exec "$0" "$@"`
+	cmd.Args = append([]string{"sh", "-c", join}, cmd.Args...)
+	cmd.Path = "/bin/sh"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	out, _ := cmd.CombinedOutput()
+	if got := cmd.ProcessState.ExitCode(); got != 4 {
+		t.Fatalf("exit status %d, want 4\n%s", got, out)
+	}
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // nobody may be left in it
+	for _, dir := range dirs {
+		procs, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for pid := range strings.FieldsSeq(string(procs)) {
+			t.Errorf("process %s is left in %s", pid, dir)
+			sh(t, "kill -KILL %s", pid)
+		}
+	}
+	h.serves(leaf)
+	if now := h.pf.MasterPID(); now == master || now == 0 {
+		t.Errorf("master is process %d, was %d", now, master)
+	} else if got := cgroups(t, now); got != where {
+		t.Errorf("master is in\n%s, was in\n%s", got, where)
+	}
+}
+
+func cgroups(t *testing.T, pid int) string {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
 }
