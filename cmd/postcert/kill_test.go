@@ -172,7 +172,15 @@ func (h *host) original() func() {
 	h.t.Helper()
 	saved := filepath.Join(h.dir, "original")
 	sh(h.t, "cp -a %s %s", h.pf.ConfigDir, saved)
-	return func() { sh(h.t, "rm -rf %s %s %s; cp -a %s %s", h.pf.ConfigDir, h.state, h.run, saved, h.pf.ConfigDir) }
+	leaf := h.served()
+	return func() {
+		h.t.Helper()
+		sh(h.t, "rm -rf %s %s %s; cp -a %s %s", h.pf.ConfigDir, h.state, h.run, saved, h.pf.ConfigDir)
+		h.pf.Reload()
+		for addr, mode := range listeners {
+			postfixtest.WaitServed(h.t, addr, mode, leaf)
+		}
+	}
 }
 
 func sh(t *testing.T, format string, args ...any) {
