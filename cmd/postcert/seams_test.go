@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,6 +22,7 @@ import (
 //	kill   "commit begin"   SIGKILL at that event
 //	       "op 17"          SIGKILL before the 17th file operation that changes something
 //	       "torn replace"   SIGKILL in the middle of replacing main.cf
+//	       "rehearsing"     SIGKILL while the private Postfix of the rehearsal runs
 //	       "replaced"       SIGKILL right after main.cf was replaced
 //	fail   "op 17 EIO"      that operation fails
 //	       "op 17+ ENOSPC"  from it on, all that need space fail
@@ -60,7 +62,7 @@ type world struct {
 	kill, event, command string
 	fails                [][]string
 	trace                string
-	events               []string
+	events               []string // each with the number of the last operation before it
 	changes, looks       int
 	calls                map[string]int
 }
@@ -74,7 +76,7 @@ func eventName(e deploy.Event) string {
 
 func (w *world) happen(e deploy.Event) {
 	name := eventName(e)
-	w.events = append(w.events, name)
+	w.events = append(w.events, fmt.Sprintf("%s@%d", name, w.changes))
 	if w.kill == name {
 		dieNow()
 	}
@@ -299,7 +301,24 @@ func (m *worldMTA) Check(ctx context.Context) ([]string, error) {
 	if err := m.w.call("Check"); err != nil {
 		return nil, err
 	}
+	if m.w.kill == "rehearsing" {
+		for end := time.Now().Add(5 * time.Second); time.Now().Before(end) && !rehearsing(); {
+			time.Sleep(time.Millisecond)
+		}
+		dieNow()
+	}
 	return m.MTA.Check(ctx)
+}
+
+// rehearsing tells whether a process works in a rehearsal's directory.
+func rehearsing() bool {
+	links, _ := filepath.Glob("/proc/[0-9]*/cwd")
+	for _, link := range links {
+		if dir, err := os.Readlink(link); err == nil && strings.Contains(dir, "/run/rehearsal/") {
+			return true
+		}
+	}
+	return false
 }
 
 func (m *worldMTA) Reload(ctx context.Context) error {
