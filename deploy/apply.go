@@ -223,10 +223,20 @@ func (r *run) prove(ctx context.Context) (Outcome, error) {
 		}
 		var err error
 		outcome, err = weigh(r.report.Listeners, r.plan.Configures() || !r.report.Rehearsed.OK)
+		if err == nil && outcome == NotVerified {
+			// A listener that cannot be asked is one thing, a Postfix that died
+			// of this change another.
+			if m, merr := r.MTA.Master(ctx); merr == nil && !m.Running {
+				err = errMasterLost
+			}
+		}
 		return summary(r.report.Listeners), err
 	})
 	return outcome, err
 }
+
+// errMasterLost is the cause of an undo that has to start Postfix again.
+var errMasterLost = errors.New("the Postfix master process ended after the reload")
 
 // ContradictedError says which listener does not present what was installed.
 type ContradictedError struct {

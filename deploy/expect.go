@@ -11,6 +11,7 @@ import (
 	"postcert/deploy/postfix/cf"
 	"postcert/verify/keypair"
 	"postcert/verify/probe"
+	"postcert/verify/problem"
 )
 
 // expectations lists the questions of the proof: each listener with TLS,
@@ -104,6 +105,10 @@ func (e *Engine) baseline(ctx context.Context, p *Plan) {
 	obs := proof{prober: e.Prober}.observeOnce(ctx, p.Former)
 	for i := range p.Former {
 		p.Former[i].Baseline = obs[i].Result
+		if x := p.Former[i]; x.wasBroken() && !x.Ignore && x.Endpoint.ServerName == "" {
+			p.Problems = append(p.Problems, problem.Warn("broken_before", problem.At{Service: x.Listener.ID(), Endpoint: x.Endpoint.Address},
+				"%s on %s served no TLS before this change: %s", x.Listener.ID(), x.Endpoint.Address, Words(x.Baseline)))
+		}
 	}
 }
 

@@ -92,6 +92,9 @@ func (e *Engine) Plan(ctx context.Context, c Change) (*Plan, error) {
 	p.decideScheme(e.now())
 	p.Former = p.expectations(before)
 	if p.Running.Running {
+		if p.bindable(); p.Problems.Has("listener_not_bindable") {
+			return p, p.Problems.Err() // who answers there is not Postfix: not worth asking
+		}
 		e.baseline(ctx, p)
 	}
 	p.judge(e.now())
