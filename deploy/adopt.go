@@ -2,7 +2,6 @@ package deploy
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 
 	"postcert/deploy/generation"
@@ -94,8 +93,13 @@ func isOurs(s cf.Snapshot, ed cf.Edit, name string) bool {
 		return true
 	}
 	v := *ed.Old
-	return strings.Contains(v, fmt.Sprintf("%s/%s/%s", s.Dir, Directory, name)) || strings.HasPrefix(v, "$smtpd_tls_") ||
-		ed.Parameter == "smtpd_tls_security_level" && v == "may"
+	for _, path := range strings.FieldsFunc(v, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' }) {
+		n, ok := nameOf(s.Dir, path)
+		if own, _, _ := strings.Cut(n, "+"); ok && (n == name || own == name) {
+			return true
+		}
+	}
+	return strings.HasPrefix(v, "$smtpd_tls_") || ed.Parameter == "smtpd_tls_security_level" && v == "may"
 }
 
 func sameValue(a, b *string) bool {

@@ -14,6 +14,9 @@ import (
 	"postcert/verify/problem"
 )
 
+// expectations lists the questions of the proof: each listener with TLS,
+// without a server name and with each of the names that matter, for each key
+// type it will serve.
 func (p *Plan) expectations(s cf.Snapshot) []Expectation {
 	var out []Expectation
 	for _, l := range p.Listeners {
@@ -45,16 +48,19 @@ func (p *Plan) expectation(l cf.Listener, addr, sni, keyType string) Expectation
 	}
 }
 
+// ignored matches an address by "host:port", ":port", "port" or host.
 func ignored(addr string, list []string) bool {
 	host, port, _ := net.SplitHostPort(addr)
 	for _, i := range list {
-		if i == addr || i == port || i == ":"+port || i == host {
+		if i == addr || port != "" && (i == port || i == ":"+port || i == host) {
 			return true
 		}
 	}
 	return false
 }
 
+// serverNames are the names asked for besides none: a client that sends a
+// name must be served as well as one that does not.
 func (p *Plan) serverNames() []string {
 	out := []string{""}
 	if !p.Pair.IsZero() {
@@ -73,6 +79,8 @@ func (p *Plan) serverNames() []string {
 	return out
 }
 
+// keyTypes are the key types to ask a service for: none in particular while it
+// serves one, each by itself when it serves two.
 func keyTypes(chains map[string][][]byte) []string {
 	if len(chains) < 2 {
 		return []string{""}
@@ -80,6 +88,8 @@ func keyTypes(chains map[string][][]byte) []string {
 	return slices.Sorted(maps.Keys(chains))
 }
 
+// chains maps key type to the chain that a service presents under s: what its
+// files hold and, once the pair is decided to be there, the pair in its file.
 func (p *Plan) chains(s cf.Snapshot, service string) map[string][][]byte {
 	planned := map[string]keypair.Pair{}
 	if p.settled {
@@ -90,6 +100,7 @@ func (p *Plan) chains(s cf.Snapshot, service string) map[string][][]byte {
 	return onDisk(s, service, planned)
 }
 
+// baseline asks every listener once for what it presents before the change.
 func (e *Engine) baseline(ctx context.Context, p *Plan) {
 	obs := proof{prober: e.Prober}.observeOnce(ctx, p.Former)
 	for i := range p.Former {
@@ -101,6 +112,8 @@ func (e *Engine) baseline(ctx context.Context, p *Plan) {
 	}
 }
 
+// settleExpectations fills in which chains each question takes, from the
+// candidate: it may serve another set of key types than before.
 func (p *Plan) settleExpectations() {
 	p.settled = true
 	p.Listeners = carryTLS(p.Listeners, p.Candidate, p.host)
@@ -111,6 +124,8 @@ func (p *Plan) settleExpectations() {
 	}
 }
 
+// answered is what the listener presented before to the same question, or, if
+// another set of key types was asked then, to the nearest one.
 func (p *Plan) answered(x Expectation) probe.Result {
 	var near probe.Result
 	for _, f := range p.Former {
@@ -126,6 +141,7 @@ func (p *Plan) answered(x Expectation) probe.Result {
 	return near
 }
 
+// accept is which chains prove x after the change.
 func (p *Plan) accept(x Expectation) [][][]byte {
 	kt := x.Endpoint.KeyType
 	if x.New && (kt == "" || kt == p.Pair.KeyType()) {
@@ -138,6 +154,8 @@ func (p *Plan) accept(x Expectation) [][][]byte {
 	return unchangedChains(x, p.chains(p.Candidate, x.Listener.ID()))
 }
 
+// unchangedChains are the chains of a question whose answer is not to change:
+// what was presented, and what the files hold that a new process would read.
 func unchangedChains(x Expectation, held map[string][][]byte) [][][]byte {
 	var out [][][]byte
 	if len(x.Baseline.Raw) > 0 {
@@ -151,6 +169,8 @@ func unchangedChains(x Expectation, held map[string][][]byte) [][][]byte {
 	return out
 }
 
+// agrees tells that there is nothing to do: the files hold the pair's bytes,
+// nothing is to be edited, and every listener proves it.
 func (p *Plan) agrees() bool {
 	if p.Configures() || p.Pair.IsZero() || len(p.Expect) == 0 {
 		return false

@@ -46,6 +46,8 @@ type Master struct {
 	Running bool
 	PID     int
 	Unit    string // systemd unit that owns it; "" if none or unknown
+	// Cgroups are its control groups, hierarchy to path: where a new one goes.
+	Cgroups map[string]string
 }
 
 // Stage rehearses a candidate on a private Postfix.

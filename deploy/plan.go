@@ -176,17 +176,6 @@ func (p *Plan) keepMustHold() {
 	}
 }
 
-// expectations lists the questions of the proof: each listener with TLS,
-// without a server name and with each of the names that matter, for each key
-// type it will serve.
-// ignored matches an address by "host:port", ":port", "port" or host.
-// serverNames are the names asked for besides none: a client that sends a
-// name must be served as well as one that does not.
-// keyTypes are the key types to ask a service for: none in particular while it
-// serves one, each by itself when it serves two.
-// chains maps key type to the chain that a service presents under s: what its
-// files hold and, once the pair is decided to be there, the pair in its file.
-// baseline asks every listener once for what it presents before the change.
 // judge asks verify whether the pair is fit, against the names and the leaf
 // that are served until now.
 func (p *Plan) judge(now time.Time) {
@@ -265,13 +254,3 @@ func (p *Plan) planned(d cf.Difference) bool {
 func (p *Plan) follows(d cf.Difference) bool {
 	return p.Change.Release && p.Before.Parameters[d.Parameter] == p.Candidate.Parameters[d.Parameter]
 }
-
-// settleExpectations fills in which chains each question takes, from the
-// candidate: it may serve another set of key types than before.
-// answered is what the listener presented before to the same question, or, if
-// another set of key types was asked then, to the nearest one.
-// accept is which chains prove x after the change.
-// unchangedChains are the chains of a question whose answer is not to change:
-// what was presented, and what the files hold that a new process would read.
-// agrees tells that there is nothing to do: the files hold the pair's bytes,
-// nothing is to be edited, and every listener proves it.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -83,16 +84,17 @@ func names(s cf.Snapshot, listeners []cf.Listener) []string {
 	return out
 }
 
+// pairName is the base of a file of the layout "pair": see pairPath.
+var pairName = regexp.MustCompile(`^(.+)-[0-9a-f]{12}\.(?:fullchain|privkey)$`)
+
 // nameOf is the certificate's name, if path is a file of ours.
 func nameOf(dir, path string) (string, bool) {
 	if filepath.Dir(path) != filepath.Join(dir, Directory) || !strings.HasSuffix(path, ".pem") {
 		return "", false
 	}
 	base := strings.TrimSuffix(filepath.Base(path), ".pem")
-	if pair, ok := strings.CutSuffix(base, ".fullchain"); ok {
-		if i := strings.LastIndexByte(pair, '-'); i > 0 {
-			return pair[:i], true
-		}
+	if m := pairName.FindStringSubmatch(base); m != nil {
+		return m[1], true
 	}
 	return base, true
 }

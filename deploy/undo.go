@@ -29,18 +29,19 @@ const (
 // journal, so that a later process can finish what this one began; it holds no
 // key.
 type note struct {
-	Instance   string     `json:"instance"`
-	Name       string     `json:"name"`
-	Reason     string     `json:"reason"`
-	Generation int        `json:"generation"`
-	Leaf       string     `json:"leaf"` // fingerprint of the leaf that was to be served
-	Running    bool       `json:"running"`
-	Unit       string     `json:"unit"`
-	Configures bool       `json:"configures"`
-	Boot       string     `json:"boot"` // kernel's id of the boot it happened in
-	Edits      []cf.Edit  `json:"edits"`
-	Baseline   []baseline `json:"baseline"`
-	Time       time.Time  `json:"time"`
+	Instance   string            `json:"instance"`
+	Name       string            `json:"name"`
+	Reason     string            `json:"reason"`
+	Generation int               `json:"generation"`
+	Leaf       string            `json:"leaf"` // fingerprint of the leaf that was to be served
+	Running    bool              `json:"running"`
+	Unit       string            `json:"unit"`
+	Cgroups    map[string]string `json:"cgroups"`
+	Configures bool              `json:"configures"`
+	Boot       string            `json:"boot"` // kernel's id of the boot it happened in
+	Edits      []cf.Edit         `json:"edits"`
+	Baseline   []baseline        `json:"baseline"`
+	Time       time.Time         `json:"time"`
 }
 
 // baseline is one question whose answer an undo must bring back.
@@ -140,16 +141,18 @@ func (r *run) restore(ctx context.Context, n note) error {
 	}
 	return r.step(StepRestore, func() (string, error) {
 		m, err := r.MTA.Master(ctx)
-		if err == nil && m.Running {
-			if err = r.MTA.Reload(ctx); err == nil {
+		if err != nil || m.Running {
+			// Where the master cannot be looked at it may run all the same.
+			rerr := r.MTA.Reload(ctx)
+			if rerr == nil {
 				return "reload", nil
 			}
-			m, _ = r.MTA.Master(ctx)
+			err = errors.Join(err, rerr)
+			if m, rerr = r.MTA.Master(ctx); rerr != nil || m.Running {
+				return "", err
+			}
 		}
-		if m.Running {
-			return "", err
-		}
-		if rerr := r.MTA.Restart(ctx, Master{Running: true, Unit: n.Unit}); rerr != nil {
+		if rerr := r.MTA.Restart(ctx, Master{Running: true, Unit: n.Unit, Cgroups: n.Cgroups}); rerr != nil {
 			return "", errors.Join(err, rerr)
 		}
 		return "started again", nil
@@ -187,7 +190,7 @@ func (n note) expectations() []Expectation {
 func (p *Plan) note(generation int, began time.Time) note {
 	n := note{
 		Instance: p.Instance, Name: p.Name, Reason: p.Change.Reason, Generation: generation,
-		Running: p.Running.Running, Unit: p.Running.Unit, Configures: p.Configures(),
+		Running: p.Running.Running, Unit: p.Running.Unit, Cgroups: p.Running.Cgroups, Configures: p.Configures(),
 		Time: began, Boot: bootID(), Edits: p.Edits,
 	}
 	if !p.Pair.IsZero() {

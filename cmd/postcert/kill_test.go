@@ -172,7 +172,15 @@ func (h *host) original() func() {
 	h.t.Helper()
 	saved := filepath.Join(h.dir, "original")
 	sh(h.t, "cp -a %s %s", h.pf.ConfigDir, saved)
-	return func() { sh(h.t, "rm -rf %s %s %s; cp -a %s %s", h.pf.ConfigDir, h.state, h.run, saved, h.pf.ConfigDir) }
+	leaf := h.served()
+	return func() {
+		h.t.Helper()
+		sh(h.t, "rm -rf %s %s %s; cp -a %s %s", h.pf.ConfigDir, h.state, h.run, saved, h.pf.ConfigDir)
+		h.pf.Reload()
+		for addr, mode := range listeners {
+			postfixtest.WaitServed(h.t, addr, mode, leaf)
+		}
+	}
 }
 
 func sh(t *testing.T, format string, args ...any) {
@@ -182,9 +190,16 @@ func sh(t *testing.T, format string, args ...any) {
 	}
 }
 
-// traced runs postcert and returns how many file operations it made and which
-// events it told.
-func (h *host) traced(args ...string) (changes, looks int, events []string) {
+// journey is how many file operations a run made, and its events in order, each
+// with the number of the last changing operation before it.
+type journey struct {
+	changes, looks int
+	events         []string
+	at             map[string]int
+}
+
+// traced runs postcert and returns what it did.
+func (h *host) traced(args ...string) journey {
 	h.t.Helper()
 	file := filepath.Join(h.dir, "trace")
 	h.with(traceTo + "=" + file).postcert(args...).want(0)
@@ -193,9 +208,15 @@ func (h *host) traced(args ...string) (changes, looks int, events []string) {
 		h.t.Fatal(err)
 	}
 	f := strings.Split(strings.TrimSpace(string(data)), "\n")
-	changes, _ = strconv.Atoi(f[0])
-	looks, _ = strconv.Atoi(f[1])
-	return changes, looks, f[2:]
+	tr := journey{at: map[string]int{}}
+	tr.changes, _ = strconv.Atoi(f[0])
+	tr.looks, _ = strconv.Atoi(f[1])
+	for _, line := range f[2:] {
+		name, n, _ := strings.Cut(line, "@")
+		tr.events = append(tr.events, name)
+		tr.at[name], _ = strconv.Atoi(n)
+	}
+	return tr
 }
 
 // sample is about want of the numbers 1 to n, or all with POSTCERT_LONG.
@@ -213,10 +234,10 @@ func sample(n, want int) []int {
 
 // points are the moments at which a run is killed: its events, from the first
 // one named on, and a sample of about want of its file operations.
-func points(events []string, from string, changes, want int) []string {
+func points(tr journey, from string, want int) []string {
 	out := []string{}
 	began := long
-	for _, e := range events {
+	for _, e := range tr.events {
 		began = began || e == from
 		// The end of a step and the beginning of the next are one moment, but
 		// for the state that the steps around the commit leave.
@@ -224,7 +245,7 @@ func points(events []string, from string, changes, want int) []string {
 			out = append(out, e)
 		}
 	}
-	for _, n := range sample(changes, want) {
+	for _, n := range sample(tr.changes, want) {
 		out = append(out, fmt.Sprintf("op %d", n))
 	}
 	return out
@@ -271,8 +292,8 @@ func TestS31KillFirstInstall(t *testing.T) {
 	reset := h.original()
 	old, lineage := h.chain(), h.lineage(certtest.Leaf{})
 	next := h.chainOf(lineage)
-	changes, _, events := h.traced("install-cert", lineage)
-	for _, point := range append(points(events, "lock begin", changes, 8), "torn replace", "replaced") {
+	tr := h.traced("install-cert", lineage)
+	for _, point := range append(points(tr, "lock begin", 8), "rehearsing", "torn replace", "replaced") {
 		reset()
 		h.at(point, func(h *host) {
 			is := h.killed(h.picture(), point, old, next, "install-cert", lineage)
@@ -291,10 +312,10 @@ func TestS31KillRenewal(t *testing.T) {
 	h := newHost(t, postfixtest.Options{MaxUse: 1})
 	h.postcert("install-cert", h.lineage(certtest.Leaf{})).want(0)
 	lineage := h.lineage(certtest.Leaf{})
-	changes, _, events := h.traced("install-cert", lineage)
+	tr := h.traced("install-cert", lineage)
 	old := h.chain()
 	lineage = h.lineage(certtest.Leaf{})
-	for i, point := range points(events, "commit begin", changes, 4) {
+	for i, point := range points(tr, "commit begin", 4) {
 		h.at(point, func(h *host) {
 			next := h.chainOf(lineage)
 			if i%2 == 0 {
@@ -330,9 +351,9 @@ func TestS31KillRollback(t *testing.T) {
 		h.postcert("install-cert", lineage).want(0)
 		chains[n] = h.chainOf(lineage)
 	}
-	changes, _, events := h.traced("rollback", "--to", "1")
+	tr := h.traced("rollback", "--to", "1")
 	now, other := 1, 2
-	for _, point := range points(events, "commit begin", changes, 3) {
+	for _, point := range points(tr, "commit begin", 3) {
 		h.at(point, func(h *host) {
 			if h.killed(h.picture(), point, chains[now], chains[other], "rollback", "--to", strconv.Itoa(other)) == "new" {
 				now, other = other, now
@@ -359,8 +380,8 @@ func TestS31KillRecover(t *testing.T) {
 		}
 	}
 	open(h)
-	changes, _, events := h.traced("recover")
-	for _, point := range append(points(events, "undo begin", changes, 5), "torn replace", "replaced") {
+	tr := h.traced("recover")
+	for _, point := range append(points(tr, "undo begin", 5), "torn replace", "replaced") {
 		h.at(point, func(h *host) {
 			open(h)
 			is := h.killed(before, point, old, next, "recover")

@@ -42,14 +42,13 @@ func takeEnvironment() map[string]string {
 
 // protect keeps the private key that passes through this process out of files
 // that others can read, core dumps and debuggers. The calls cannot fail in a
-// way that should stop a renewal.
+// way that should stop a renewal. The working directory stays the caller's:
+// paths on the command line are relative to it.
 func protect() {
 	syscall.Umask(0o077)
 	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
 	const dumpable = 4 // PR_SET_DUMPABLE, prctl(2)
 	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, dumpable, 0, 0)
-	// A working directory that was removed (cron, snap) must not matter.
-	_ = os.Chdir("/")
 }
 
 // signalError is the cause of a context that a signal ended.

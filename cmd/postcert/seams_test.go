@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,12 +22,14 @@ import (
 //	kill   "commit begin"   SIGKILL at that event
 //	       "op 17"          SIGKILL before the 17th file operation that changes something
 //	       "torn replace"   SIGKILL in the middle of replacing main.cf
+//	       "rehearsing"     SIGKILL while the private Postfix of the rehearsal runs
 //	       "replaced"       SIGKILL right after main.cf was replaced
 //	fail   "op 17 EIO"      that operation fails
 //	       "op 17+ ENOSPC"  from it on, all that need space fail
 //	       "look 17 EIO"    the 17th operation that only looks fails
 //	       "Reload 1"       the first call of that method of deploy.MTA fails
 //	       "Reload *"       all of them do
+//	                        several of these are separated by ", "
 //	at     "reload end: sh" that shell command runs at the event; $PPID is the program
 //	trace  a file for the numbers of operations and the events that occurred
 const (
@@ -41,7 +44,9 @@ const (
 func interrupted(a *app) func() {
 	w := &world{kill: a.env[killAt], trace: a.env[traceTo]}
 	w.event, w.command, _ = strings.Cut(a.env[doAt], ": ")
-	w.fail = strings.Fields(a.env[failAt])
+	for f := range strings.SplitSeq(a.env[failAt], ", ") {
+		w.fails = append(w.fails, strings.Fields(f))
+	}
 	for _, name := range []string{killAt, failAt, doAt, traceTo} {
 		delete(a.env, name)
 	}
@@ -55,9 +60,9 @@ func interrupted(a *app) func() {
 // world is what a run of the program meets.
 type world struct {
 	kill, event, command string
-	fail                 []string
+	fails                [][]string
 	trace                string
-	events               []string
+	events               []string // each with the number of the last operation before it
 	changes, looks       int
 	calls                map[string]int
 }
@@ -71,7 +76,7 @@ func eventName(e deploy.Event) string {
 
 func (w *world) happen(e deploy.Event) {
 	name := eventName(e)
-	w.events = append(w.events, name)
+	w.events = append(w.events, fmt.Sprintf("%s@%d", name, w.changes))
 	if w.kill == name {
 		dieNow()
 	}
@@ -110,21 +115,25 @@ func (w *world) change(name, path string, space bool) error {
 	if w.kill == "op "+strconv.Itoa(w.changes) {
 		dieNow()
 	}
-	if len(w.fail) != 3 || w.fail[0] != "op" {
-		return nil
-	}
-	at, onwards := strings.CutSuffix(w.fail[1], "+")
-	n, _ := strconv.Atoi(at)
-	if w.changes == n || onwards && w.changes > n && space {
-		return &os.PathError{Op: name, Path: path, Err: errnos[w.fail[2]]}
+	for _, f := range w.fails {
+		if len(f) != 3 || f[0] != "op" {
+			continue
+		}
+		at, onwards := strings.CutSuffix(f[1], "+")
+		n, _ := strconv.Atoi(at)
+		if !onwards && w.changes == n || onwards && w.changes >= n && space {
+			return &os.PathError{Op: name, Path: path, Err: errnos[f[2]]}
+		}
 	}
 	return nil
 }
 
 func (w *world) look(name, path string) error {
 	w.looks++
-	if len(w.fail) == 3 && w.fail[0] == "look" && w.fail[1] == strconv.Itoa(w.looks) {
-		return &os.PathError{Op: name, Path: path, Err: errnos[w.fail[2]]}
+	for _, f := range w.fails {
+		if len(f) == 3 && f[0] == "look" && f[1] == strconv.Itoa(w.looks) {
+			return &os.PathError{Op: name, Path: path, Err: errnos[f[2]]}
+		}
 	}
 	return nil
 }
@@ -132,8 +141,10 @@ func (w *world) look(name, path string) error {
 // call is called before each call of the MTA.
 func (w *world) call(name string) error {
 	w.calls[name]++
-	if len(w.fail) == 2 && w.fail[0] == name && (w.fail[1] == "*" || w.fail[1] == strconv.Itoa(w.calls[name])) {
-		return fmt.Errorf("%s fails in this test", name)
+	for _, f := range w.fails {
+		if len(f) == 2 && f[0] == name && (f[1] == "*" || f[1] == strconv.Itoa(w.calls[name])) {
+			return fmt.Errorf("%s fails in this test", name)
+		}
 	}
 	return nil
 }
@@ -290,7 +301,24 @@ func (m *worldMTA) Check(ctx context.Context) ([]string, error) {
 	if err := m.w.call("Check"); err != nil {
 		return nil, err
 	}
+	if m.w.kill == "rehearsing" {
+		for end := time.Now().Add(5 * time.Second); time.Now().Before(end) && !rehearsing(); {
+			time.Sleep(time.Millisecond)
+		}
+		dieNow()
+	}
 	return m.MTA.Check(ctx)
+}
+
+// rehearsing tells whether a process works in a rehearsal's directory.
+func rehearsing() bool {
+	links, _ := filepath.Glob("/proc/[0-9]*/cwd")
+	for _, link := range links {
+		if dir, err := os.Readlink(link); err == nil && strings.Contains(dir, "/run/rehearsal/") {
+			return true
+		}
+	}
+	return false
 }
 
 func (m *worldMTA) Reload(ctx context.Context) error {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy"
+	"postcert/deploy/generation"
 	"postcert/verify/probe"
 	"postcert/verify/problem"
 )
@@ -25,7 +27,16 @@ func (a *app) statusCommand() *cobra.Command {
 	}
 }
 
-func (a *app) records() status.Store { return status.Store{Dir: a.conf.StateDir + "/status"} }
+// records are kept beside the generations, under the same names.
+func (a *app) records() status.Store {
+	return status.Store{Path: func(instance, name string) (string, error) {
+		key, err := generation.InstanceKey(instance)
+		if err != nil {
+			return "", err
+		}
+		return filepath.Join(a.conf.StateDir, "status", key, generation.FileName(name)+".json"), generation.ValidName(name)
+	}}
+}
 
 // recordStatus remembers how a change ended, so that status can fail until
 // what is wanted is served. A dry run is nobody's wish.
@@ -49,7 +60,7 @@ func (a *app) recordStatus(s *site, r *deploy.Report, err error) {
 		up.Message = e[0].Message
 	}
 	switch r.Outcome {
-	case deploy.Installed, deploy.NotVerified, deploy.Unchanged:
+	case deploy.Installed, deploy.NotVerified:
 		up.Released = r.Plan.Change.Release
 		up.Rehearsed = rehearsedWords(r.Rehearsed)
 	}
@@ -58,14 +69,14 @@ func (a *app) recordStatus(s *site, r *deploy.Report, err error) {
 	}
 }
 
-func rehearsedWords(r deploy.Rehearsed) string {
+func rehearsedWords(r deploy.Rehearsed) status.Rehearsed {
 	switch {
 	case r.OK:
 		return "yes"
 	case r.Reason == "":
 		return "no"
 	}
-	return r.Reason
+	return status.Rehearsed(r.Reason)
 }
 
 type servedJSON struct {

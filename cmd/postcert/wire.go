@@ -114,11 +114,11 @@ type mta struct{ postfix.Instance }
 
 func (m mta) Master(ctx context.Context) (deploy.Master, error) {
 	st, err := m.Instance.Master(ctx)
-	return deploy.Master{Running: st.Running, PID: st.PID, Unit: st.Unit}, err
+	return deploy.Master{Running: st.Running, PID: st.PID, Unit: st.Unit, Cgroups: st.Cgroups}, err
 }
 
 func (m mta) Restart(ctx context.Context, was deploy.Master) error {
-	return m.Instance.Restart(ctx, postfix.Master{Running: was.Running, PID: was.PID, Unit: was.Unit})
+	return m.Instance.Restart(ctx, postfix.Master{Running: was.Running, PID: was.PID, Unit: was.Unit, Cgroups: was.Cgroups})
 }
 
 func (m mta) LogSince(ctx context.Context, t time.Time) ([]string, error) {

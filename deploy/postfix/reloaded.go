@@ -35,7 +35,8 @@ func awaitReload(ctx context.Context, queue string, pid int) error {
 		if err != nil {
 			return err
 		}
-		if m.PID != pid {
+		// One that is just ending holds its lock, and is no master any more.
+		if !m.Running || m.PID != pid && m.PID != 0 {
 			return fmt.Errorf("%w: process %d", ErrMasterGone, pid)
 		}
 		where := waitsIn(pid)

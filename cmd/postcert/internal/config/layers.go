@@ -49,9 +49,9 @@ const (
 
 // Origin is where the value of one key came from.
 type Origin struct {
-	Layer Layer
-	Name  string // the flag with its dashes, or the variable; empty for file and default
-	Line  int    // in the file, for FromFile
+	Layer Layer  `json:"layer"`
+	Name  string `json:"name"` // the flag with its dashes, or the variable; empty for file and default
+	Line  int    `json:"line"` // in the file, for FromFile
 }
 
 func (o Origin) String() string {

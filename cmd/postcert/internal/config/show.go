@@ -10,9 +10,9 @@ import (
 
 // Entry is one value in force and where it came from.
 type Entry struct {
-	Key    string // key path: certificates[0].domains[1]
-	Value  string // as text; YAML's true, false and numbers are written as such
-	Origin Origin
+	Key    string `json:"key"`   // key path: certificates[0].domains[1]
+	Value  string `json:"value"` // as text; YAML's true, false and numbers are written as such
+	Origin Origin `json:"origin"`
 }
 
 // Entries are all values in force, in the order of postcert.yaml(5).

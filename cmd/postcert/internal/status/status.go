@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"postcert/deploy/atomicfile"
-	"postcert/deploy/generation"
 )
 
 // Version of the record's format.
@@ -33,11 +32,39 @@ type Record struct {
 	WantedSince time.Time `json:"wanted_since"` // when it was asked for first
 	Installed   string    `json:"installed"`    // fingerprint of the leaf that was installed last
 	Generation  int       `json:"generation"`
-	Rehearsed   string    `json:"rehearsed"` // "yes", "no", or why it did not run
+	Rehearsed   Rehearsed `json:"rehearsed"`
 	LastSuccess time.Time `json:"last_success"`
 	LastOutcome string    `json:"last_outcome"`
 	LastTime    time.Time `json:"last_time"`
 	LastError   Failure   `json:"last_error"` // of the last attempt; zero if it succeeded
+}
+
+// Rehearsed is "yes", "no", or why the rehearsal did not run. In JSON, as
+// everywhere in postcert, it is true, false or the reason.
+type Rehearsed string
+
+// MarshalJSON renders true, false or the reason.
+func (r Rehearsed) MarshalJSON() ([]byte, error) {
+	switch r {
+	case "yes":
+		return []byte("true"), nil
+	case "no", "":
+		return []byte("false"), nil
+	}
+	return json.Marshal(string(r))
+}
+
+// UnmarshalJSON is the reverse of MarshalJSON; "yes" and "no" are read too.
+func (r *Rehearsed) UnmarshalJSON(data []byte) error {
+	switch string(data) {
+	case "true":
+		*r = "yes"
+		return nil
+	case "false":
+		*r = "no"
+		return nil
+	}
+	return json.Unmarshal(data, (*string)(r))
 }
 
 // Failure is how an attempt failed.
@@ -54,28 +81,24 @@ type Update struct {
 	Time           time.Time
 	Leaf           string // fingerprint of the leaf it was about; "" if about none
 	Generation     int
-	Outcome        string // a deploy.Outcome
-	Released       bool   // the certificate was given back: nothing is wanted any more
-	Rehearsed      string // "" leaves the record's value
+	Outcome        string    // a deploy.Outcome
+	Released       bool      // the certificate was given back: nothing is wanted any more
+	Rehearsed      Rehearsed // "" leaves the record's value
 	Exit           int
 	ID, Message    string // of the first problem
 	Cause          string // why it was undone
 }
 
-// Store is the directory of the records.
-type Store struct{ Dir string }
-
-func (s Store) path(instance, name string) (string, error) {
-	key, err := generation.InstanceKey(instance)
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(s.Dir, key, generation.FileName(name)+".json"), generation.ValidName(name)
+// Store is where the records are.
+type Store struct {
+	// Path is the file of a certificate's record, NAME.json in a directory of
+	// the instance's own. It refuses what cannot be a name.
+	Path func(instance, name string) (string, error)
 }
 
 // Read returns the record of a certificate, or nil if there is none.
 func (s Store) Read(instance, name string) (*Record, error) {
-	path, err := s.path(instance, name)
+	path, err := s.Path(instance, name)
 	if err != nil {
 		return nil, err
 	}
@@ -96,11 +119,11 @@ func (s Store) Read(instance, name string) (*Record, error) {
 // List returns the records of an instance, by name. One that cannot be read is
 // an error, as in Read.
 func (s Store) List(instance string) ([]*Record, error) {
-	key, err := generation.InstanceKey(instance)
+	path, err := s.Path(instance, "any")
 	if err != nil {
 		return nil, err
 	}
-	entries, err := os.ReadDir(filepath.Join(s.Dir, key))
+	entries, err := os.ReadDir(filepath.Dir(path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -132,7 +155,7 @@ func (s Store) Record(u Update) error {
 	if err != nil {
 		return err
 	}
-	path, err := s.path(u.Instance, u.Name)
+	path, err := s.Path(u.Instance, u.Name)
 	if err != nil {
 		return err
 	}

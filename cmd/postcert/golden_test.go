@@ -1,0 +1,206 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"postcert/deploy/postfix/postfixtest"
+	"postcert/verify/certtest"
+)
+
+// update rewrites the golden files from what the program says now:
+//
+//	go test ./cmd/postcert -run TestGolden -update
+var update = flag.Bool("update", false, "rewrite testdata/golden")
+
+// TestGolden holds the JSON of each command against a file: the contract
+// "postcert/v1", in which fields are added and not changed. Times, durations,
+// fingerprints, paths and sentences are normalised.
+func TestGolden(t *testing.T) {
+	h := newHost(t, postfixtest.Options{Only25: true, Main: []string{"inet_protocols = ipv4"}})
+	first, second, bad := h.lineage(certtest.Leaf{}), h.lineage(certtest.Leaf{}), h.lineage(certtest.Leaf{})
+	key, err := os.ReadFile(filepath.Join(first, "privkey.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.write(filepath.Join(bad, "privkey.pem"), key)
+	config := filepath.Join(h.dir, "postcert.yaml")
+	h.write(config, []byte("keep_generations: 4\nkep: 1\n"))
+
+	steps := []struct {
+		name   string // of the golden file
+		status int
+		args   []string
+	}{
+		{"status_nothing", 8, []string{"status"}},
+		{"install-cert_dry-run", 0, []string{"install-cert", first, "--dry-run"}},
+		{"install-cert", 0, []string{"install-cert", first}},
+		{"install-cert_unchanged", 0, []string{"install-cert", first}},
+		{"install-cert_refused", 3, []string{"install-cert", bad}},
+		{"install-cert_usage", 2, []string{"install-cert"}},
+		{"verify", 0, []string{"verify", first}},
+		{"verify_refused", 3, []string{"verify", bad}},
+		{"probe", 0, []string{"probe", "--trust", h.trust}},
+		{"probe_no", 8, []string{"probe", "127.0.0.1:26"}},
+		{"status", 0, []string{"status"}},
+		{"", 0, []string{"install-cert", second}},
+		{"rollback", 0, []string{"rollback"}},
+		{"rollback_refused", 3, []string{"rollback"}},
+		{"recover", 0, []string{"recover"}},
+		{"release", 0, []string{"release"}},
+		{"release_refused", 3, []string{"release"}},
+		{"history", 0, []string{"history"}},
+		{"config_check", 8, []string{"config", "check", config}},
+		{"config_show", 0, []string{"config", "show"}},
+		{"version", 0, []string{"version"}},
+		{"unknown_command", 2, []string{"nonsense"}},
+	}
+	var made []string
+	for _, s := range steps {
+		got := h.postcert(append(s.args, "--json")...).want(s.status)
+		oneObject(t, s.args, got)
+		if s.name == "" {
+			continue
+		}
+		made = append(made, s.name+".json")
+		h.golden(s.name+".json", got.stdout)
+	}
+	files, err := filepath.Glob("../../testdata/golden/*.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if !slices.Contains(made, filepath.Base(f)) {
+			t.Errorf("%s belongs to no step of this test", f)
+		}
+	}
+	for _, c := range (&app{}).commands() {
+		if !slices.ContainsFunc(made, func(f string) bool { return strings.HasPrefix(f, c.Name()) }) {
+			t.Errorf("the command %s has no golden file", c.Name())
+		}
+	}
+}
+
+// oneObject checks what holds for every answer: one line with one object on
+// standard output, the common head, arrays that are never null, no key.
+func oneObject(t *testing.T, args []string, a answer) {
+	t.Helper()
+	v := a.json()
+	if strings.Count(a.stdout, "\n") != 1 {
+		t.Errorf("%v: %d lines of JSON", args, strings.Count(a.stdout, "\n"))
+	}
+	if v["schema"] != "postcert/v1" || v["ok"] != (a.status == 0) || v["exit"] != float64(a.status) || v["command"] == "" {
+		t.Errorf("%v: head %v %v %v %v", args, v["schema"], v["command"], v["ok"], v["exit"])
+	}
+	if strings.Contains(a.stdout+a.stderr, "PRIVATE KEY") {
+		t.Errorf("%v: a key in the output", args)
+	}
+	for _, p := range v["problems"].([]any) {
+		p := p.(map[string]any)
+		for _, field := range []string{"id", "severity", "message", "remedy"} {
+			if s, ok := p[field].(string); !ok || s == "" {
+				t.Errorf("%v: a problem without %s: %v", args, field, p)
+			}
+		}
+	}
+	for _, path := range nulls(v, "") {
+		// Objects and values that may be absent; every array must be there.
+		if !slices.Contains([]string{"old", "new", "certificate", "record", "plan", "value"}, path[strings.LastIndexByte(path, '.')+1:]) {
+			t.Errorf("%v: %s is null", args, path)
+		}
+	}
+}
+
+// nulls are the paths of all nulls in a decoded value.
+func nulls(v any, path string) []string {
+	var out []string
+	switch v := v.(type) {
+	case nil:
+		return []string{path}
+	case map[string]any:
+		for k, x := range v {
+			out = append(out, nulls(x, path+"."+k)...)
+		}
+	case []any:
+		for _, x := range v {
+			out = append(out, nulls(x, path+"[]")...)
+		}
+	}
+	return out
+}
+
+// golden compares normalised JSON with a file of testdata/golden.
+func (h *host) golden(name, got string) {
+	h.t.Helper()
+	text := h.normal(got)
+	path := filepath.Join("..", "..", "testdata", "golden", name)
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			h.t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			h.t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if text != string(want) {
+		h.t.Errorf("%s differs: %s\n%s", name, firstDifference(string(want), text), text)
+	}
+}
+
+func firstDifference(want, got string) string {
+	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
+	for i := range w {
+		if i >= len(g) || w[i] != g[i] {
+			return fmt.Sprintf("line %d: want %q, got %q", i+1, w[i], strings.Join(g[min(i, len(g)):min(i+1, len(g))], ""))
+		}
+	}
+	return "more lines than wanted"
+}
+
+// normalised are the parts of an answer that differ from run to run, and what
+// stands for them.
+var normalised = []struct {
+	pattern *regexp.Regexp
+	with    string
+}{
+	// Sentences may improve within v1; that there is one is the contract.
+	{regexp.MustCompile(`"(message|remedy|detail|words|cause)": "(?:[^"\\]|\\.)+"`), `"$1": "WORDS"`},
+	{regexp.MustCompile(`"(took_ms|timeout_ms)": \d+`), `"$1": 0`},
+	{regexp.MustCompile(`"attempts": \d+`), `"attempts": 1`},
+	{regexp.MustCompile(`"cipher": "[A-Z0-9_]+"`), `"cipher": "CIPHER"`},
+	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`), "TIME"},
+	{regexp.MustCompile(`\d{4}-\d\d-\d\d( \d\d:\d\d:\d\d)?`), "DATE"},
+	{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "SHA256"},
+	{regexp.MustCompile(`\b[0-9a-f]{8,40}\b(\.{3}|…)?`), "HEX"},
+	{regexp.MustCompile(`lineage-\d+`), "lineage"},
+	{regexp.MustCompile(`"version": "[^"]*"`), `"version": "VERSION"`},
+}
+
+// normal indents JSON and takes out what differs from run to run. The order of
+// fields stays: it is the order in which people read.
+func (h *host) normal(text string) string {
+	h.t.Helper()
+	var b bytes.Buffer
+	if err := json.Indent(&b, []byte(text), "", "  "); err != nil {
+		h.t.Fatal(err)
+	}
+	out := strings.NewReplacer(h.pf.Dir, "/HOST", filepath.Base(h.pf.Dir), "HOST", h.dir, "/FILES", runtime.Version(), "GO", runtime.GOOS+"/"+runtime.GOARCH, "PLATFORM").Replace(b.String())
+	for _, n := range normalised {
+		out = n.pattern.ReplaceAllString(out, n.with)
+	}
+	return out
+}

@@ -1,0 +1,168 @@
+package deploy
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"postcert/deploy/postfix/cf"
+	"postcert/verify/certtest"
+	"postcert/verify/keypair"
+	"postcert/verify/probe"
+)
+
+// The plan invariant: a difference is planned if it is of an edit, or follows
+// one by a reference that the scheme knows.
+func TestPlanned(t *testing.T) {
+	p := &Plan{
+		Edits: []cf.Edit{
+			{Parameter: "smtpd_tls_cert_file"},
+			{Service: "submission/inet", Parameter: "smtpd_tls_key_file"},
+		},
+		Scheme: cf.Scheme{Dependants: []string{"tlsproxy_tls_cert_file", "smtps/inet:smtpd_tls_key_file"}},
+	}
+	p.Before.Parameters = map[string]string{"smtp_tls_cert_file": "$smtpd_tls_cert_file", "mynetworks": "127.0.0.0/8"}
+	p.Candidate.Parameters = map[string]string{"smtp_tls_cert_file": "$smtpd_tls_cert_file", "mynetworks": "0.0.0.0/0"}
+	tests := []struct {
+		name    string
+		d       cf.Difference
+		want    bool
+		release bool // want, when the change is a release
+	}{
+		{"edited in main.cf", cf.Difference{Parameter: "smtpd_tls_cert_file"}, true, true},
+		{"edited in main.cf, seen in a service", cf.Difference{Service: "smtp/inet", Parameter: "smtpd_tls_cert_file"}, true, true},
+		{"edited in this service", cf.Difference{Service: "submission/inet", Parameter: "smtpd_tls_key_file"}, true, true},
+		{"edited in another service", cf.Difference{Service: "smtp/inet", Parameter: "smtpd_tls_key_file"}, false, true},
+		{"edited in a service, seen in main.cf", cf.Difference{Parameter: "smtpd_tls_key_file"}, false, true},
+		{"follows", cf.Difference{Parameter: "tlsproxy_tls_cert_file"}, true, true},
+		{"follows in its service", cf.Difference{Service: "smtps/inet", Parameter: "smtpd_tls_key_file"}, true, true},
+		{"follows, but is not known to", cf.Difference{Parameter: "smtp_tls_cert_file"}, false, true},
+		{"something else", cf.Difference{Parameter: "mynetworks"}, false, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p.Change.Release = false
+			if got := p.planned(tt.d); got != tt.want {
+				t.Errorf("planned: %v, want %v", got, tt.want)
+			}
+			p.Change.Release = true
+			if got := p.planned(tt.d); got != tt.release {
+				t.Errorf("planned by a release: %v, want %v", got, tt.release)
+			}
+		})
+	}
+}
+
+// instance writes the files that a made-up configuration names, and returns it.
+func instance(t *testing.T, parameters map[string]string, files map[string][]byte) cf.Snapshot {
+	t.Helper()
+	dir := t.TempDir()
+	s := cf.Snapshot{Dir: dir, Parameters: map[string]string{"queue_directory": dir}}
+	for name, data := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, v := range parameters {
+		s.Parameters[name] = v
+	}
+	return s
+}
+
+// What proves a question: the pair alone where it is to be served; elsewhere
+// what was served, and what the files hold that a new process reads.
+func TestAccept(t *testing.T) {
+	ca := certtest.NewCA(t, certtest.Authority{}).Intermediate(t, certtest.Authority{})
+	rsa, ec := ca.Leaf(t, certtest.Leaf{Key: "rsa"}), ca.Leaf(t, certtest.Leaf{})
+	both := map[string]string{"smtpd_tls_chain_files": "rsa.pem, ec.pem"}
+	s := instance(t, both, map[string][]byte{"rsa.pem": rsa.PostfixPEM(), "ec.pem": ec.PostfixPEM()})
+	raw := func(p *certtest.Pair) [][]byte { return [][]byte{p.Cert.Raw, ca.Cert.Raw} }
+	pair := testPair(t)
+	mine := rawChain(pair.Chain())
+	served := chain("served", "before")
+	p := &Plan{Pair: pair, Before: s, Candidate: s}
+	moved := &Plan{Pair: pair, Before: s, Candidate: instance(t, map[string]string{"smtpd_tls_cert_file": "rsa.pem"}, map[string][]byte{"rsa.pem": rsa.PostfixPEM()})}
+	tests := []struct {
+		name string
+		plan *Plan
+		x    Expectation
+		want [][][]byte
+	}{
+		{"of the pair", p, Expectation{New: true}, [][][]byte{mine}},
+		{"of the pair, by its type", p, Expectation{New: true, Endpoint: probe.Endpoint{KeyType: "ecdsa"}}, [][][]byte{mine}},
+		{"the other type of the same service", p, Expectation{New: true, Endpoint: probe.Endpoint{KeyType: "rsa"}, Baseline: answer(served)}, [][][]byte{served, raw(rsa)}},
+		{"left alone", p, Expectation{Baseline: answer(served), Endpoint: probe.Endpoint{KeyType: "ecdsa"}}, [][][]byte{served, raw(ec)}},
+		{"left alone, not served before", p, Expectation{Endpoint: probe.Endpoint{KeyType: "rsa"}}, [][][]byte{raw(rsa)}},
+		{"other files than before", moved, Expectation{Baseline: answer(served)}, [][][]byte{raw(rsa)}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := tt.plan.accept(tt.x)
+			if !slices.EqualFunc(got, tt.want, sameChain) {
+				t.Errorf("%d chains, want %d, or not the same ones", len(got), len(tt.want))
+			}
+		})
+	}
+	if got := p.accept(Expectation{Baseline: answer(served)}); len(got) != 3 {
+		t.Errorf("a service of two types, asked for none: %d chains, want what was served and both", len(got))
+	}
+}
+
+// Unchanged is only what is installed, configured and proven already.
+func TestAgrees(t *testing.T) {
+	pair := testPair(t)
+	mine := rawChain(pair.Chain())
+	dir := t.TempDir()
+	file := filepath.Join(dir, "mail.pem")
+	if err := os.WriteFile(file, pair.Postfix(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	good := Expectation{Accept: [][][]byte{mine}, Baseline: answer(mine)}
+	other := Expectation{Accept: [][][]byte{mine}, Baseline: answer(chain("old"))}
+	ignored := other
+	ignored.Ignore = true
+	plan := func(edit func(p *Plan)) *Plan {
+		p := &Plan{Pair: pair, Files: []PlannedFile{{file, PartPostfix}}, Expect: []Expectation{good, good}}
+		edit(p)
+		return p
+	}
+	tests := []struct {
+		name string
+		edit func(p *Plan)
+		want bool
+	}{
+		{"all agree", func(*Plan) {}, true},
+		{"beside an ignored one", func(p *Plan) { p.Expect = append(p.Expect, ignored) }, true},
+		{"one serves another", func(p *Plan) { p.Expect = append(p.Expect, other) }, false},
+		{"one is silent", func(p *Plan) { p.Expect[1].Baseline = probe.Result{Reason: probe.Refused} }, false},
+		{"nobody was asked", func(p *Plan) { p.Expect = nil }, false},
+		{"only ignored ones", func(p *Plan) { p.Expect = []Expectation{ignored} }, false},
+		{"an edit", func(p *Plan) { p.Edits = []cf.Edit{{Parameter: "x"}} }, false},
+		{"no pair", func(p *Plan) { p.Pair = keypair.Pair{} }, false},
+		{"a file that is not there", func(p *Plan) { p.Files = []PlannedFile{{file + "x", PartPostfix}} }, false},
+		{"a file with other bytes", func(p *Plan) { p.Files = []PlannedFile{{file, PartFullchain}} }, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := plan(tt.edit).agrees(); got != tt.want {
+				t.Errorf("%v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestServerNames(t *testing.T) {
+	wild := certtest.NewCA(t, certtest.Authority{}).Leaf(t, certtest.Leaf{Names: []string{"*.example.com", "mail.example.com", "smtp.example.com"}})
+	pair, _, err := keypair.Parse(keypair.Input{Name: "c", Data: wild.FullchainPEM()}, keypair.Input{Name: "k", Data: wild.KeyPEM()}, keypair.Input{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Plan{Pair: pair, Change: Change{SNI: []string{"other.example.net", "mail.example.com"}}}
+	if got, want := p.serverNames(), []string{"", "mail.example.com", "other.example.net"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := (&Plan{}).serverNames(); !slices.Equal(got, []string{""}) {
+		t.Errorf("without a pair: %q", got)
+	}
+}
