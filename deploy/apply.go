@@ -217,23 +217,51 @@ func (r *run) prove(ctx context.Context) (Outcome, error) {
 	outcome := Installed
 	err := r.step(StepProve, func() (string, error) {
 		p := proof{prober: r.Prober, deadline: r.deadline(r.plan.Configures())}
-		r.report.Listeners = p.observe(ctx, r.plan.Expect)
+		alive, stop := r.whileMasterLives(ctx)
+		r.report.Listeners = p.observe(alive, r.plan.Expect)
+		lost := stop()
 		if err := ctx.Err(); err != nil {
 			return "", err
 		}
+		if lost {
+			return summary(r.report.Listeners), errMasterLost
+		}
 		var err error
 		outcome, err = weigh(r.report.Listeners, r.plan.Configures() || !r.report.Rehearsed.OK)
-		if err == nil && outcome == NotVerified {
-			// A listener that cannot be asked is one thing, a Postfix that died
-			// of this change another.
-			if m, merr := r.MTA.Master(ctx); merr == nil && !m.Running {
-				err = errMasterLost
-			}
-		}
 		return summary(r.report.Listeners), err
 	})
 	return outcome, err
 }
+
+// whileMasterLives is a context that ends when the master does: a listener that
+// cannot be asked is one thing, a Postfix that died of this change another, and
+// no reason to wait for the deadline. The function it returns tells whether the
+// master died.
+func (r *run) whileMasterLives(ctx context.Context) (context.Context, func() bool) {
+	alive, cancel := context.WithCancelCause(ctx)
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		for {
+			select {
+			case <-alive.Done():
+				return
+			case <-time.After(masterInterval):
+			}
+			if m, err := r.MTA.Master(alive); err == nil && !m.Running {
+				cancel(errMasterLost)
+			}
+		}
+	}()
+	return alive, func() bool {
+		cancel(nil)
+		<-gone
+		return errors.Is(context.Cause(alive), errMasterLost)
+	}
+}
+
+// masterInterval is how often the master is looked for during a proof.
+const masterInterval = 500 * time.Millisecond
 
 // errMasterLost is the cause of an undo that has to start Postfix again.
 var errMasterLost = errors.New("the Postfix master process ended after the reload")

@@ -116,7 +116,7 @@ func (p proof) observe(ctx context.Context, want []Expectation) []Observation {
 // processes of before a reload may still answer until then.
 func (p proof) one(ctx context.Context, x Expectation, until time.Time) Observation {
 	o := Observation{Expectation: x}
-	wait, limit := 100*time.Millisecond, firstPatience
+	wait, limit := 100*time.Millisecond, min(max(2*x.Baseline.Took, firstPatience), patience)
 	for late := 0; ; o.Attempts++ {
 		o.Result, o.Verdict, o.Reason = p.ask(ctx, x, limit)
 		if time.Now().Before(until) {
@@ -149,7 +149,8 @@ func (p proof) settled(o Observation, until time.Time) bool {
 	return o.Attempts >= 4 && o.Result.Reason == o.Expectation.Baseline.Reason || time.Now().After(until)
 }
 
-// How long one handshake may take: little at first, because a process of
+// How long one handshake may take: little at first, unless it took long before
+// the change too, because a process of
 // before the reload may have taken some of the sessions, and master(8), which
 // still counts it as idle, starts none for the others until it ends. It ends
 // when its session does, so giving up early is what brings the answer.

@@ -221,7 +221,28 @@ func (e *Engine) Rollback(ctx context.Context, name string, to int) (Change, err
 	if err != nil {
 		return Change{}, fmt.Errorf("reading generation %d: %w", g.Number, err)
 	}
-	return Change{Reason: fmt.Sprintf("rollback to %d", g.Number), Name: name, Pair: pair, Source: g.Postfix(), Generation: g.Number}, nil
+	return Change{Reason: fmt.Sprintf("rollback to %d", g.Number), Name: name, Pair: pair, Source: g.Postfix(), Generation: g.Number,
+		Service: e.readBy(s, name)}, nil
+}
+
+// readBy is the service that alone reads a certificate; "" if main.cf names it,
+// or nothing does.
+func (e *Engine) readBy(s cf.Snapshot, name string) string {
+	reads := func(service string) bool {
+		return slices.ContainsFunc(certificateFiles(s, service), func(f string) bool {
+			n, ours := nameOf(s.Dir, f)
+			return ours && n == name
+		})
+	}
+	if reads("") {
+		return ""
+	}
+	for _, l := range s.Listeners(e.Host) {
+		if reads(l.ID()) {
+			return l.ID()
+		}
+	}
+	return ""
 }
 
 // onlyName is the certificate meant when none was named.

@@ -105,6 +105,11 @@ func (r *run) revert(ctx context.Context, n note) error {
 		return "", err
 	})
 	if err != nil {
+		// The files that stand there are serveable, old or new: a master that
+		// is gone is started with them, because mail matters more.
+		if m, merr := r.MTA.Master(ctx); merr == nil && !m.Running {
+			err = errors.Join(err, r.restore(ctx, n))
+		}
 		return err
 	}
 	if err := r.restore(ctx, n); err != nil {

@@ -179,6 +179,10 @@ func (a *app) install(ctx context.Context, f *installFlags, args []string, res *
 		Service: f.service, Enable: f.enable, Judge: true, Policy: pol, AdoptOverrides: f.adoptOverrides,
 		IgnoreListeners: f.ignore,
 	})
+	if own := ownServices(s.settings, c); len(own) > 1 {
+		return refuse("services_unsupported", problem.At{File: a.conf.File, Parameter: "services"},
+			"the configuration gives %s to %d services; one change can give it to one", own[0].Certificate, len(own))
+	}
 	if f.noRehearsal {
 		c.Rehearsal = deploy.RehearsalOff
 	}

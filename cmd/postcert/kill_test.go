@@ -190,16 +190,16 @@ func sh(t *testing.T, format string, args ...any) {
 	}
 }
 
-// trace is how many file operations a run made, and its events in order, each
+// journey is how many file operations a run made, and its events in order, each
 // with the number of the last changing operation before it.
-type trace struct {
+type journey struct {
 	changes, looks int
 	events         []string
 	at             map[string]int
 }
 
 // traced runs postcert and returns what it did.
-func (h *host) traced(args ...string) trace {
+func (h *host) traced(args ...string) journey {
 	h.t.Helper()
 	file := filepath.Join(h.dir, "trace")
 	h.with(traceTo + "=" + file).postcert(args...).want(0)
@@ -208,7 +208,7 @@ func (h *host) traced(args ...string) trace {
 		h.t.Fatal(err)
 	}
 	f := strings.Split(strings.TrimSpace(string(data)), "\n")
-	tr := trace{at: map[string]int{}}
+	tr := journey{at: map[string]int{}}
 	tr.changes, _ = strconv.Atoi(f[0])
 	tr.looks, _ = strconv.Atoi(f[1])
 	for _, line := range f[2:] {
@@ -234,7 +234,7 @@ func sample(n, want int) []int {
 
 // points are the moments at which a run is killed: its events, from the first
 // one named on, and a sample of about want of its file operations.
-func points(tr trace, from string, want int) []string {
+func points(tr journey, from string, want int) []string {
 	out := []string{}
 	began := long
 	for _, e := range tr.events {

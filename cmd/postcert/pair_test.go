@@ -236,8 +236,10 @@ func TestS03HalfWritten(t *testing.T) {
 	if n := stop(); n < 10 {
 		t.Errorf("only %d handshakes were made meanwhile", n)
 	}
-	if log := h.pf.Log(); strings.Contains(log, "454") || strings.Contains(log, "cannot get") {
-		t.Errorf("Postfix could not load a pair:\n%s", log)
+	for _, words := range []string{"454 4.7.0", "disabling TLS support", "TLS library problem"} {
+		if log := h.pf.Log(); strings.Contains(log, words) {
+			t.Errorf("Postfix could not load a pair (%s):\n%s", words, log)
+		}
 	}
 }
 
@@ -353,10 +355,8 @@ func TestS10Names(t *testing.T) {
 	h.refuses(statusRefused, "names_shrunk", "install-cert", dir).says("mx.example.test")
 	h.refuses(statusRefused, "names_shrunk", "install-cert", dir, "--allow-name", "other.example.test")
 	h.refuses(statusRefused, "name_mismatch", "install-cert", dir, "--allow-fewer-names", "--host", "mx.example.test")
-	h.installs(fingerprint(one.Cert), dir, "--allow-fewer-names")
-
-	h.installs(fingerprint(both.Cert), h.pairDir(both), "--allow-downgrade")
-	h.installs(fingerprint(one.Cert), dir, "--allow-name", "mx.example.test", "--allow-downgrade").says("names_shrunk")
+	h.postcert("install-cert", dir, "--allow-fewer-names", "--dry-run").want(0)
+	h.installs(fingerprint(one.Cert), dir, "--allow-name", "mx.example.test").says("names_shrunk")
 }
 
 // S12: each form of a key and a file is taken or refused, wholly.
@@ -405,9 +405,8 @@ func TestS12Forms(t *testing.T) {
 		leaf *x509.Certificate
 		args []string
 	}{
-		{"SEC1", p.Cert, []string{"--cert", full, "--key", convert("k.pem", "ec", "-in", key)}},
 		{"PKCS#1", rsa.Cert, []string{"--cert", rsaFull, "--key", convert("k.pem", "rsa", "-traditional", "-in", rsaKey)}},
-		{"CRLF", p.Cert, []string{"--cert", edit(full, crlf), "--key", edit(key, crlf)}},
+		{"SEC1, CRLF", p.Cert, []string{"--cert", edit(full, crlf), "--key", edit(convert("k.pem", "ec", "-in", key), crlf)}},
 		{"PKCS#8, one file", rsa.Cert, []string{"--cert", h.pairFile("all.pem", append(rsa.FullchainPEM(), rsa.KeyPEM()...))}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -108,6 +108,7 @@ var remedies = map[string]string{
 	"journal_open":               "mend what it names (a full disk, a read-only file system); then: postcert recover",
 	"rehearsal_not_run":          "mend what stands in its way, or take the risk: --no-rehearsal",
 	"rehearsal_refused":          "this host's Postfix cannot serve this pair; the log lines above say why. Nothing was changed",
+	"services_unsupported":       "name one certificate for each service, or install it for one at a time: --service SERVICE",
 	"companions_unsupported":     "remove companions from the configuration, and have the other daemons' certificate installed by other means",
 
 	// names and generations

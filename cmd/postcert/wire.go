@@ -96,10 +96,26 @@ func (a *app) change(s *site, c deploy.Change) deploy.Change {
 	c.Policy.Names = append(c.Policy.Names, set.Names...)
 	c.SNI = append(c.SNI, set.SNI...)
 	c.IgnoreListeners = append(c.IgnoreListeners, set.IgnoreListeners...)
+	if own := ownServices(set, c); len(own) > 0 && c.Service == "" {
+		c.Name, c.Service = own[0].Certificate, own[0].Service
+	}
 	if c.Name == "" && c.Service == "" {
 		c.Name = set.Certificate
 	}
 	return c
+}
+
+// ownServices are the services that the configuration gives the certificate of
+// this change to, by the name it was given or that of its lineage.
+func ownServices(set config.Instance, c deploy.Change) []config.Service {
+	name := orText(c.Name, c.Lineage)
+	var out []config.Service
+	for _, s := range set.Services {
+		if s.Certificate == name && name != set.Certificate {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 func orText(s, def string) string {

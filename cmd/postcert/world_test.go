@@ -189,30 +189,41 @@ func TestS30AtOnce(t *testing.T) {
 	h.serves(leaf)
 }
 
+// readOnly makes the configuration directory a mount of its own and returns
+// what switches it to read-only and back.
+func (h *host) readOnly() (on, off func()) {
+	h.t.Helper()
+	dir := h.pf.ConfigDir
+	remount := func(flags uintptr) {
+		if err := syscall.Mount("", dir, "", syscall.MS_BIND|syscall.MS_REMOUNT|flags, ""); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+	if err := syscall.Mount(dir, dir, "", syscall.MS_BIND, ""); err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			h.t.Error(err)
+		}
+	})
+	return func() { remount(syscall.MS_RDONLY) }, func() { remount(0) }
+}
+
 // S32: the undo meets a read-only file system: exit status 5, with what to do;
 // recover ends it once the file system can be written again.
 func TestS32RollbackFails(t *testing.T) {
 	h := newHost(t, postfixtest.Options{Address: "all"})
-	dir := h.pf.ConfigDir
-	remount := func(flags uintptr) {
-		t.Helper()
-		if err := syscall.Mount("", dir, "", syscall.MS_BIND|syscall.MS_REMOUNT|flags, ""); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := syscall.Mount(dir, dir, "", syscall.MS_BIND, ""); err != nil {
-		t.Fatal(err)
-	}
-	defer syscall.Unmount(dir, syscall.MNT_DETACH)
+	on, off := h.readOnly()
 	first, before := h.served(), h.pf.Files()
 	other := h.impostor("127.0.0.1:465")
-	h.during("commit end", func() { remount(syscall.MS_RDONLY) }, "install-cert", h.lineage(certtest.Leaf{})).
-		want(5).says("rollback_incomplete").says("read-only").says("postcert recover").says("postfix -c " + dir)
+	h.during("commit end", on, "install-cert", h.lineage(certtest.Leaf{})).
+		want(5).says("rollback_incomplete").says("read-only").says("postcert recover").says("postfix -c " + h.pf.ConfigDir)
 	if names, err := filepath.Glob(filepath.Join(h.state, "journal", "*")); err != nil || len(names) == 0 {
 		t.Error("the journal was not kept")
 	}
 	h.postcert("status").want(8)
-	remount(0)
+	off()
 	h.postcert("recover").want(0)
 	for _, d := range postfixtest.Compare(before, h.pf.Files()) {
 		t.Errorf("changed: %s", d)
@@ -221,6 +232,25 @@ func TestS32RollbackFails(t *testing.T) {
 	h.wantServed("[::1]:465", postfixtest.Implicit, first)
 	h.wantServed("127.0.0.1:465", postfixtest.Implicit, other)
 	h.postcert("recover").want(0)
+}
+
+// S32: even then a master that was lost is started again: mail matters more
+// than which of two good certificates it is served with.
+func TestS32MasterLostToo(t *testing.T) {
+	h := newHost(t, postfixtest.Options{})
+	on, off := h.readOnly()
+	first := h.served()
+	l := h.lineage(certtest.Leaf{})
+	h.during("commit end", func() {
+		on()
+		if err := syscall.Kill(h.pf.MasterPID(), syscall.SIGKILL); err != nil {
+			t.Error(err)
+		}
+	}, "install-cert", l).want(5)
+	h.serves(h.leafOf(l))
+	off()
+	h.postcert("recover").want(0)
+	h.serves(first)
 }
 
 // S33: the same pair again: nothing is written, nothing reloaded.

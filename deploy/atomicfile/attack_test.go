@@ -2,6 +2,7 @@ package atomicfile
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -131,6 +132,97 @@ func TestAttacker(t *testing.T) {
 		t.Errorf("%d writes, %d lost races, %d reads: that was no race", done, lost, read)
 	}
 	t.Logf("%d writes, %d lost races, %d reads", done, lost, read)
+}
+
+// TestWriteSeesExchange: what stands at the path after the rename may be
+// somebody else's.
+func TestWriteSeesExchange(t *testing.T) {
+	path := t.TempDir() + "/file"
+	err := Write(exchanged{OS}, path, []byte("ours"), mine(0o600))
+	if reason(err) != Raced {
+		t.Errorf("got %v, want %s", err, Raced)
+	}
+}
+
+// exchanged is a file system on which somebody is faster after each rename.
+type exchanged struct{ FS }
+
+func (e exchanged) Rename(from, to string) error {
+	other := to + ".other"
+	return errors.Join(e.FS.Rename(from, to), os.WriteFile(other, []byte("theirs"), 0o600), os.Rename(other, to))
+}
+
+func TestProvesOnlyName(t *testing.T) {
+	at := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	look := func(ctime time.Duration, nlink uint64) Info { return Info{CTime: at.Add(ctime), Nlink: nlink} }
+	for _, c := range []struct {
+		name          string
+		first, second Info
+		want          bool
+	}{
+		{"unchanged for long", look(-time.Hour, 1), look(-time.Hour, 1), true},
+		{"linked meanwhile", look(-time.Hour, 1), look(0, 2), false},
+		{"linked and removed meanwhile", look(-time.Hour, 1), look(0, 1), false},
+		{"changed within the clock's step", look(-time.Millisecond, 1), look(-time.Millisecond, 1), false},
+		{"changed in the future", look(time.Hour, 1), look(time.Hour, 1), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := provesOnlyName(at, c.first, c.second); got != c.want {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// flickering is a file system on which somebody wins each race of attack_test:
+// the victim's second name is there whenever we use it, and gone whenever we
+// count the names.
+type flickering struct {
+	FS
+	victim string
+}
+
+func (f flickering) Open(path string) (FileHandle, error) {
+	err := os.Link(f.victim, path)
+	h, oerr := f.FS.Open(path)
+	return h, errors.Join(err, oerr, os.Remove(path))
+}
+
+func (f flickering) Lstat(path string) (Info, error) {
+	err := os.Link(f.victim, path)
+	info, lerr := f.FS.Lstat(path)
+	info.Nlink = 1
+	return info, errors.Join(err, lerr, os.Remove(path))
+}
+
+func TestForeignFileBehindFlickeringLink(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir+"/victim", "secret", 0o600)
+	if err := errors.Join(os.Mkdir(dir+"/theirs", 0o700), os.Chmod(dir+"/theirs", 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	fsys := flickering{OS, dir + "/victim"}
+	if s, err := Capture(fsys, dir+"/theirs/file"); reason(err) != Raced {
+		t.Errorf("Capture: got %q, %v; want %s", s.Data, err, Raced)
+	}
+	if data, err := ReadFile(fsys, dir+"/theirs/file", 10); reason(err) != Raced {
+		t.Errorf("ReadFile: got %q, %v; want %s", data, err, Raced)
+	}
+}
+
+// TestReadInExposedDirectory: an ordinary file there can be read, at once if
+// it is old and after a moment if it is new.
+func TestReadInExposedDirectory(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir+"/file", "x", 0o600)
+	for range 2 {
+		if s, err := Capture(OS, dir+"/file"); err != nil || string(s.Data) != "x" {
+			t.Errorf("got %v, %v", s, err)
+		}
+	}
 }
 
 func startAttack(t *testing.T, dir string) {

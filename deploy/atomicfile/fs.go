@@ -23,8 +23,12 @@ type Info struct {
 	UID, GID uint32
 	Size     int64 // bytes
 	MTime    time.Time
+	CTime    time.Time // last change of the inode, its number of names included
 	Dev, Ino uint64
 	Nlink    uint64
+	// Exposed is set by Lstat: other users, root aside, can change the names
+	// in the directory.
+	Exposed bool
 }
 
 // FS is the file system as the transaction sees it. Paths are absolute and

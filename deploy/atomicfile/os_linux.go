@@ -165,10 +165,24 @@ func (osFS) Lstat(path string) (Info, error) {
 			return err
 		}
 		defer syscall.Close(fd)
-		info, err = stat(fd)
+		if info, err = stat(fd); err != nil {
+			return err
+		}
+		info.Exposed, err = exposed(dir)
 		return err
 	})
 	return info, err
+}
+
+// exposed tells whether a directory can be written by a user who is neither
+// root nor the one that we run as. An ACL that lets somebody in shows as
+// group bits.
+func exposed(dir int) (bool, error) {
+	var st syscall.Stat_t
+	if err := syscall.Fstat(dir, &st); err != nil {
+		return false, err
+	}
+	return st.Uid != 0 && int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0, nil
 }
 
 func stat(fd int) (Info, error) {
@@ -187,7 +201,7 @@ func stat(fd int) (Info, error) {
 	}
 	return Info{
 		Kind: kind, Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid, Size: st.Size,
-		MTime: time.Unix(st.Mtim.Unix()), Dev: uint64(st.Dev), Ino: st.Ino, Nlink: uint64(st.Nlink),
+		MTime: time.Unix(st.Mtim.Unix()), CTime: time.Unix(st.Ctim.Unix()), Dev: uint64(st.Dev), Ino: st.Ino, Nlink: uint64(st.Nlink),
 	}, nil
 }
 

@@ -156,7 +156,7 @@ func captureOpen(fsys FS, path string, kind Kind) (State, error) {
 	}
 	s := State{Kind: kind, Attr: Attr{Mode: info.Mode, UID: info.UID, GID: info.GID}}
 	if kind == File {
-		if err := onlyName(fsys, path, info); err != nil {
+		if err := onlyName(fsys, path, f); err != nil {
 			return State{}, err
 		}
 		s.MTime = info.MTime
@@ -169,29 +169,6 @@ func captureOpen(fsys FS, path string, kind Kind) (State, error) {
 		return State{}, fmt.Errorf("reading %s: %w", path, err)
 	}
 	return s, nil
-}
-
-// onlyName makes sure that path is the one name of the file that was opened by
-// it. Somebody who can write the directory could otherwise show us a file of
-// somebody else under a hard link. Asking the descriptor is not enough: he can
-// remove the link after we opened it, and the count is 1 again. But one look at
-// the name that finds this very file with a count of 1 proves that there was no
-// other name at that moment.
-func onlyName(fsys FS, path string, opened Info) error {
-	now, err := fsys.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return &RefusedError{Path: path, Reason: Raced}
-	}
-	if err != nil {
-		return fmt.Errorf("reading %s: %w", path, err)
-	}
-	switch {
-	case now.Dev != opened.Dev || now.Ino != opened.Ino:
-		return &RefusedError{Path: path, Reason: Raced}
-	case now.Nlink > 1:
-		return &RefusedError{Path: path, Reason: HardLinked}
-	}
-	return nil
 }
 
 // readAll reads at most max bytes. size is a hint only: files of proc(5) say 0.
@@ -336,7 +313,7 @@ func ReadFile(fsys FS, path string, max int64) ([]byte, error) {
 	if info.Kind != File {
 		return nil, &RefusedError{Path: path, Reason: NotRegular}
 	}
-	if err := onlyName(fsys, path, info); err != nil {
+	if err := onlyName(fsys, path, f); err != nil {
 		return nil, err
 	}
 	return readAll(f, path, info.Size, max)
