@@ -212,7 +212,8 @@ func osTree(t *testing.T, root string) map[string]string {
 func run(t *testing.T, root, what string, kill int) (killed bool) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", "-test.run=^$")
-	cmd.Env = []string{envRoot + "=" + root, envWhat + "=" + what, envKill + "=" + strconv.Itoa(kill)}
+	cmd.Env = []string{envRoot + "=" + root, envWhat + "=" + what, envKill + "=" + strconv.Itoa(kill),
+		"GORACE=atexit_sleep_ms=0"} // else each child waits a second under -race
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL {
