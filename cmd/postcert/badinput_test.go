@@ -337,7 +337,7 @@ func TestS14FullOrReadOnly(t *testing.T) {
 	h.refuses(statusRefused, "state_not_writable", "install-cert", dir)
 	undo()
 	failed := 0
-	for _, free := range []int{0, 11, 12, 24} {
+	for _, free := range []int{0, 8, 11, 12, 24} {
 		undo := mounts(t, "full", h.state, "tmpfs", 0, "mode=0700,size=1m")
 		if out, err := exec.Command("cp", "-a", saved+"/.", h.state).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)

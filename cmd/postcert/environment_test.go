@@ -155,6 +155,8 @@ func TestHostileEnvironment(t *testing.T) {
 	h.installs(fingerprint(first.Cert), h.pairDir(first))
 	tr.sprung(t)
 
+	// strace is slow, so the proof may take longer.
+	h.env = append(tr.env, testDeadline+"=30s")
 	a, programs, _ := trace(h, h.command("install-cert", h.pairDir(second)))
 	a.want(0)
 	h.serves(fingerprint(second.Cert))
