@@ -16,7 +16,7 @@ var reasonWords = map[probe.Reason]string{
 	probe.NoBanner:          "connected, but no greeting came",
 	probe.Closed:            "the connection was closed",
 	probe.ShuttingDown:      "the server ended the session (421)",
-	probe.TLSNotAvailable:   "STARTTLS is answered with 454, TLS not available: Postfix could not load its certificate",
+	probe.TLSNotAvailable:   "STARTTLS is answered with 454, TLS not available: Postfix could not use its certificate or its TLS settings",
 	probe.MilterUnavailable: "STARTTLS is answered with 454 by a milter that cannot be reached",
 	probe.RateLimited:       "too many connections from here",
 	probe.NotOffered:        "STARTTLS is not offered",

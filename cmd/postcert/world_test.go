@@ -120,7 +120,7 @@ func TestS21TypoBefore(t *testing.T) {
 		t.Run(line, func(t *testing.T) {
 			h := newHost(t, postfixtest.Options{Main: []string{line}})
 			before := h.pf.Files()
-			h.postcert("install-cert", h.lineage(certtest.Leaf{})).want(3).says("rehearsal_refused").says("protocol")
+			h.postcert("install-cert", h.lineage(certtest.Leaf{})).want(3).says("rehearsal_refused").says("Invalid TLS protocol list")
 			for _, d := range postfixtest.Compare(before, h.pf.Files()) {
 				t.Errorf("changed: %s", d)
 			}
