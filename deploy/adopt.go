@@ -54,7 +54,7 @@ func (r *run) sweep() {
 		}
 	}
 	if r.adopting {
-		if err := r.Store.DiscardZero(r.plan.Instance, r.plan.Name); err != nil {
+		if err := r.Store.DropZero(r.plan.Instance, r.plan.Name); err != nil {
 			r.logger().Warn("removing generation 0 of a change that did not happen", "err", err)
 		}
 	}

@@ -37,12 +37,3 @@ func (s Store) ExtendZero(instance, name string, more []Parameter) error {
 	}
 	return atomicfile.Write(s.FS, filepath.Join(base, number(0), fileMeta), encoded, atomicfile.Attr{Mode: 0o600})
 }
-
-// DiscardZero removes generation 0 of an adoption that did not happen.
-func (s Store) DiscardZero(instance, name string) error {
-	base, err := s.base(instance, name)
-	if err != nil {
-		return err
-	}
-	return s.drop(filepath.Join(base, number(0)))
-}
