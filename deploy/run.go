@@ -145,7 +145,11 @@ func (p *Plan) describe() string {
 // listenerCount counts addresses with TLS.
 func (p *Plan) listenerCount() int {
 	seen := map[string]bool{}
-	for _, x := range p.Expect {
+	asked := p.Expect
+	if len(asked) == 0 {
+		asked = p.Former // refused before it was known what would be asked
+	}
+	for _, x := range asked {
 		seen[x.Endpoint.Address] = true
 	}
 	return len(seen)

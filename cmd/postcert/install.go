@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -152,6 +153,7 @@ func (a *app) dryRunFlag(cmd *cobra.Command) {
 }
 
 func (a *app) install(ctx context.Context, f *installFlags, args []string, res *result) error {
+	res.headline = untouched // until there is a plan
 	src, lineage, err := f.source(a, args)
 	if err != nil {
 		return err
@@ -211,6 +213,11 @@ func (a *app) transact(ctx context.Context, s *site, c deploy.Change, res *resul
 		rep, err = s.engine.Run(ctx, c, lockWait, a.showPlan)
 	}
 	if rep == nil {
+		// The change did not begin; but an earlier one may be half undone.
+		var incomplete *deploy.IncompleteError
+		if errors.As(err, &incomplete) {
+			res.headline = headline(&deploy.Report{Outcome: deploy.Incomplete, Plan: &deploy.Plan{Instance: s.instance.ConfigDirectory}}, err, false)
+		}
 		return err
 	}
 	res.add("plan", planOf(rep.Plan))
@@ -224,6 +231,9 @@ func (a *app) transact(ctx context.Context, s *site, c deploy.Change, res *resul
 	}
 	return err
 }
+
+// untouched is the headline of what ended before it touched anything.
+const untouched = "refused: nothing was touched; Postfix serves what it served before."
 
 // progress draws the steps, and passes events on to a test's seam.
 func (a *app) progress(next func(deploy.Event)) func(deploy.Event) {
@@ -253,7 +263,7 @@ func headline(r *deploy.Report, err error, dry bool) string {
 	case deploy.Unchanged:
 		return fmt.Sprintf("unchanged: %s is installed, and every listener proved it just now. Nothing was written or reloaded.", name)
 	case deploy.Installed:
-		return fmt.Sprintf("installed: %s, generation %d, is served and proven on %s. To go back: postcert rollback %s", name, r.Generation, listenerWords(r), name)
+		return fmt.Sprintf("installed: %s, generation %d, is served and proven on %s. To go back: postcert %s", name, r.Generation, listenerWords(r), wayBack(r))
 	case deploy.NotVerified:
 		if !r.Running {
 			return fmt.Sprintf("installed, not verified: %s, generation %d, is in place, but Postfix is not running. Start it, then ask: postcert status", name, r.Generation)
@@ -267,12 +277,21 @@ func headline(r *deploy.Report, err error, dry bool) string {
 		if dry {
 			return "dry run: it would be refused. Nothing was changed."
 		}
-		return "refused: nothing was touched; Postfix serves what it served before."
+		return untouched
 	}
 	if err != nil {
 		return "failed before anything was changed: Postfix serves what it served before."
 	}
 	return ""
+}
+
+// wayBack is the command that undoes a change: before the first generation
+// there are only the files that were named before the adoption.
+func wayBack(r *deploy.Report) string {
+	if r.Generation == 1 {
+		return "release " + r.Plan.Name
+	}
+	return "rollback " + r.Plan.Name
 }
 
 func proven(r *deploy.Report) string {

@@ -103,7 +103,7 @@ var remedies = map[string]string{
 	"service_unknown":            "list the services: postconf -M",
 	"keep_differs":               "install it where main.cf points to, or use layout: auto",
 	"listener_not_bindable":      "mend or remove that line of master.cf first; Postfix would not survive a reload",
-	"broken_before":              "nothing, if the table below says proven; else look at the mail log",
+	"broken_before":              "nothing, if it is proven now; else look at the mail log",
 	"postfix_check":              "look at it when there is time; it was so before",
 	"journal_open":               "mend what it names (a full disk, a read-only file system); then: postcert recover",
 	"rehearsal_not_run":          "mend what stands in its way, or take the risk: --no-rehearsal",
