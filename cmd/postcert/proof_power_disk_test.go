@@ -44,6 +44,9 @@ func powered(a *app) {
 	}
 	if which := a.env[carelessWith]; which != "" {
 		a.seams.fs = carelessFS{a.seams.fs, which}
+		// One fsync(2) by anybody brings all that was forgotten before it, as ext4
+		// and xfs keep one log: so it is forgotten by all.
+		atomicfile.OS = carelessFS{atomicfile.OS, which}
 	}
 	delete(a.env, cutWith)
 	delete(a.env, carelessWith)
@@ -113,9 +116,31 @@ type diskKind struct {
 // rename(2), and the log is written every 5 s: we want neither.
 var diskKinds = []diskKind{
 	{name: "ext4", size: 32 << 20, mkfs: []string{"mkfs.ext4", "-q", "-F"}, options: "noauto_da_alloc,commit=600"},
-	{name: "ext4, data=writeback", size: 32 << 20, mkfs: []string{"mkfs.ext4", "-q", "-F"}, options: "noauto_da_alloc,commit=600,data=writeback"},
+	{name: "ext4-writeback", size: 32 << 20, mkfs: []string{"mkfs.ext4", "-q", "-F"}, options: "noauto_da_alloc,commit=600,data=writeback"},
 	{name: "xfs", size: 320 << 20, mkfs: []string{"mkfs.xfs", "-q"}},
 	{name: "btrfs", size: 128 << 20, mkfs: []string{"mkfs.btrfs", "-q"}, options: "commit=600", copied: true},
+}
+
+// proofDisk names one of diskKinds that a proof is to use alone.
+const proofDisk = "POSTCERT_TEST_DISK"
+
+// proofDisks are those that a proof uses: ext4, and with POSTCERT_LONG all.
+func proofDisks(t testing.TB) []diskKind {
+	t.Helper()
+	name := os.Getenv(proofDisk)
+	switch {
+	case name == "" && long:
+		return diskKinds
+	case name == "":
+		return diskKinds[:1]
+	}
+	for _, kind := range diskKinds {
+		if kind.name == name {
+			return []diskKind{kind}
+		}
+	}
+	t.Fatalf("%s=%s is no file system of this proof", proofDisk, name)
+	return nil
 }
 
 // disk is a file system in a file, on a loop device. The device goes with the
@@ -129,9 +154,15 @@ type disk struct {
 }
 
 // newDisk makes a file system and mounts it at dir. The test is skipped, or with
-// CI failed, where that cannot be.
+// CI failed, where that cannot be. A kind without a name is a mere directory.
 func newDisk(t testing.TB, kind diskKind, dir string) *disk {
 	t.Helper()
+	if kind.name == "" {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return &disk{t: t, dir: dir}
+	}
 	postfixtest.Need(t, kind.mkfs[0], "mount", "umount")
 	if !postfixtest.Isolated() {
 		t.Fatal("no mounts outside of a namespace: postfixtest.Main makes one")
@@ -160,7 +191,7 @@ func (d *disk) mount() error {
 	if d.kind.options != "" {
 		options += "," + d.kind.options
 	}
-	fs, _, _ := strings.Cut(d.kind.name, ",")
+	fs, _, _ := strings.Cut(d.kind.name, "-")
 	if out, err := exec.Command("mount", "-t", fs, "-o", options, d.image, d.dir).CombinedOutput(); err != nil {
 		return fmt.Errorf("mounting %s on a loop device: %v: %s", d.kind.name, err, out)
 	}

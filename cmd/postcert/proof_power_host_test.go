@@ -33,6 +33,7 @@ type powerHost struct {
 	tally    tally
 }
 
+// newPowerHost makes one, without a disk of its own for a kind without a name.
 func newPowerHost(t *testing.T, kind diskKind) *powerHost {
 	t.Helper()
 	postfixtest.Need(t, "postfix", "openssl")
@@ -48,7 +49,8 @@ func newPowerHost(t *testing.T, kind diskKind) *powerHost {
 	if h.exe, err = os.Executable(); err != nil {
 		t.Fatal(err)
 	}
-	p := &powerHost{host: h, disk: newDisk(t, kind, filepath.Join(h.pf.Dir, "disk")), known: map[string]bool{}, tally: tally{}}
+	p := &powerHost{host: h, known: map[string]bool{}, tally: tally{}}
+	p.disk = newDisk(t, kind, filepath.Join(h.pf.Dir, "disk"))
 	p.pristine = h.pf.ConfigDir
 	h.pf.ConfigDir, h.state, h.run = p.disk.dir+"/etc", p.disk.dir+"/state", filepath.Join(h.pf.Dir, "run")
 	sh(t, "cp -a %s %s && sync -f %s", p.pristine, h.pf.ConfigDir, p.disk.dir)
@@ -126,13 +128,25 @@ func workingDirectories() map[int]string {
 }
 
 // powerFails is what follows a cut: everything that ran has gone, and the
-// machine comes up with what the disk has. Postfix is not started yet.
-func (p *powerHost) powerFails() {
+// machine comes up with what the disk has. Postfix is not started yet. It
+// returns the files that are empty or torn.
+func (p *powerHost) powerFails() []string {
 	p.t.Helper()
 	p.killEverything()
 	p.disk.plug()
 	p.newBoot()
-	p.whole()
+	return p.torn()
+}
+
+// powerFailsAfter takes the power away when a run has reported success, and
+// returns what was there and is not there after it.
+func (p *powerHost) powerFailsAfter(cut func()) []string {
+	p.t.Helper()
+	config, state := p.pf.Files(), p.stateTree()
+	cut()
+	torn := p.powerFails()
+	lost := append(postfixtest.Compare(config, p.pf.Files()), postfixtest.Compare(state, p.stateTree())...)
+	return append(torn, lost...)
 }
 
 // fresh makes a new lineage; it and the chain that it will present.
@@ -195,10 +209,11 @@ func (p *powerHost) former() string {
 	return strings.Join(out, " ")
 }
 
-// whole fails the test for a file that is empty or torn. Content is compared
+// torn are the files on the disk that are empty or torn. Content is compared
 // with what may be there, and not judged by how it looks.
-func (p *powerHost) whole() {
+func (p *powerHost) torn() []string {
 	p.t.Helper()
+	var out []string
 	err := filepath.WalkDir(p.disk.dir, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err == nil && d.IsDir() && atomicfile.IsTemp(path):
@@ -208,13 +223,14 @@ func (p *powerHost) whole() {
 		}
 		data, err := os.ReadFile(path)
 		if why := p.wrong(path, data); err == nil && why != "" {
-			err = fmt.Errorf("%s (%d bytes): %s", strings.TrimPrefix(path, p.disk.dir), len(data), why)
+			out = append(out, fmt.Sprintf("%s (%d bytes): %s", strings.TrimPrefix(path, p.disk.dir), len(data), why))
 		}
 		return err
 	})
 	if err != nil {
-		p.t.Errorf("after the cut: %v", err)
+		p.t.Error(err)
 	}
+	return out
 }
 
 // wrong says what is wrong with the content of a file; "" is nothing.
