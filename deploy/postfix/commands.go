@@ -54,7 +54,12 @@ const (
 // end within 60 s. It is not read-only: it creates missing queue directories,
 // and Debian's copies files into the chroot.
 func (i Instance) Check(ctx context.Context) (warnings []string, err error) {
-	return i.script(ctx, checkTime, "check")
+	begin := time.Now()
+	r, err := i.script(ctx, checkTime, "check")
+	if err != nil {
+		return nil, err
+	}
+	return warningsIn(string(r.Stderr), i.saidSince(ctx, begin)), nil
 }
 
 // Status runs "postfix status": nil if this instance's mail system runs, else
@@ -64,18 +69,17 @@ func (i Instance) Status(ctx context.Context) error {
 	return err
 }
 
-// script runs postfix -c DIR command and returns the warnings it gave.
-func (i Instance) script(ctx context.Context, limit time.Duration, command string) ([]string, error) {
+// script runs postfix -c DIR command. If it fails, its log is in the error.
+func (i Instance) script(ctx context.Context, limit time.Duration, command string) (program.Result, error) {
 	begin := time.Now()
 	r, err := i.run(ctx, program.Command{
 		Path: filepath.Join(i.commandDirectory(), "postfix"), Args: []string{"-c", i.ConfigDirectory, command},
 		Timeout: limit,
 	})
-	said := i.saidSince(ctx, begin)
 	if err != nil {
-		return nil, &CommandError{Err: err, Log: said}
+		return r, &CommandError{Err: err, Log: i.saidSince(ctx, begin)}
 	}
-	return warningsIn(string(r.Stderr), said), nil
+	return r, nil
 }
 
 // warningsIn are the different warnings, from the word "warning:", in the order
@@ -115,7 +119,7 @@ func (i Instance) saidSince(ctx context.Context, t time.Time) []string {
 // children still have to be replaced, and a listener may have its own opinion
 // of the configuration: ask the listeners.
 func (i Instance) Reload(ctx context.Context) error {
-	queue, err := i.value(ctx, "queue_directory")
+	queue, err := i.queue(ctx)
 	if err != nil {
 		return err
 	}

@@ -71,7 +71,7 @@ func (i Instance) adopt(ctx context.Context) (Instance, error) {
 			return i, fmt.Errorf("looking at the instance: %w", err)
 		}
 	}
-	v, err := i.values(ctx, "command_directory", "multi_instance_name")
+	v, err := i.values(ctx, "command_directory", "multi_instance_name", "queue_directory")
 	if err != nil {
 		return i, err
 	}
@@ -81,6 +81,7 @@ func (i Instance) adopt(ctx context.Context) (Instance, error) {
 	if i.Name == "" {
 		i.Name = v["multi_instance_name"]
 	}
+	i.QueueDirectory = v["queue_directory"]
 	return i, nil
 }
 
@@ -103,7 +104,7 @@ func (i Instance) all(ctx context.Context) ([]known, error) {
 	if _, err := os.Stat(primary.MainPath()); errors.Is(err, fs.ErrNotExist) {
 		return nil, missing(problem.At{File: primary.MainPath()}, "there is no %s: Postfix is not configured", primary.MainPath())
 	}
-	v, err := primary.values(ctx, "multi_instance_directories", "multi_instance_enable", "multi_instance_name", "command_directory")
+	v, err := primary.values(ctx, "multi_instance_directories", "multi_instance_enable", "multi_instance_name", "command_directory", "queue_directory")
 	if err != nil {
 		return nil, err
 	}
@@ -113,6 +114,7 @@ func (i Instance) all(ctx context.Context) ([]known, error) {
 	if v["multi_instance_name"] != "" {
 		primary.Name = v["multi_instance_name"]
 	}
+	primary.QueueDirectory = v["queue_directory"]
 	dirs := strings.FieldsFunc(v["multi_instance_directories"], func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) })
 	// postmulti(1): without secondary instances multi_instance_enable of the
 	// primary one is not looked at.

@@ -24,6 +24,9 @@ type Instance struct {
 	// CommandDirectory is where postconf(1) and postfix(1) are; "" is
 	// /usr/sbin.
 	CommandDirectory string
+	// QueueDirectory is where the master works; "" is asked of postconf(1)
+	// each time that it is needed.
+	QueueDirectory string
 	// RuntimeDirectory is where Candidate works, below a directory that only
 	// root reads; "" is /run/postcert.
 	RuntimeDirectory string
@@ -96,6 +99,14 @@ func (i Instance) nonsense(dir string, args []string, format string, more ...any
 func (i Instance) value(ctx context.Context, name string) (string, error) {
 	v, err := i.values(ctx, name)
 	return v[name], err
+}
+
+// queue is the instance's queue directory.
+func (i Instance) queue(ctx context.Context) (string, error) {
+	if i.QueueDirectory != "" {
+		return i.QueueDirectory, nil
+	}
+	return i.value(ctx, "queue_directory")
 }
 
 // values are expanded parameter values, all of those that are named.
