@@ -54,6 +54,25 @@ func TestPlanned(t *testing.T) {
 	}
 }
 
+// A value that JSON would change can't be kept for an undo.
+func TestUnwritable(t *testing.T) {
+	latin1, fine := "/etc/ssl/caf\xe9.pem", "/etc/ssl/café.pem"
+	for _, tt := range []struct {
+		name string
+		ed   cf.Edit
+		want int
+	}{
+		{"UTF-8", cf.Edit{Parameter: "a", Old: &fine, New: &fine, OldText: fine}, 0},
+		{"old", cf.Edit{Parameter: "a", Old: &latin1}, 1},
+		{"new", cf.Edit{Service: "smtp/inet", Parameter: "a", New: &latin1}, 1},
+		{"as it stands", cf.Edit{Parameter: "a", Old: &fine, OldText: latin1}, 1},
+	} {
+		if got := unwritable(cf.Snapshot{}, []cf.Edit{tt.ed, {Parameter: "b"}}); len(got) != tt.want {
+			t.Errorf("%s: %v, want %d problems", tt.name, got, tt.want)
+		}
+	}
+}
+
 // instance writes the files that a made-up configuration names, and returns it.
 func instance(t *testing.T, parameters map[string]string, files map[string][]byte) cf.Snapshot {
 	t.Helper()
