@@ -63,6 +63,7 @@ var rooms = []room{
 	{"deploy/postfix/table", nil},
 	{"contrib/fuzz", nil},
 	{"contrib/impostor", nil},
+	{"contrib/load", nil},
 	{"contrib/mutants", nil},
 	{"contrib/testsummary", nil},
 }

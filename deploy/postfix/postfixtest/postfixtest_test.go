@@ -319,6 +319,61 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// Each shard has the ports, /run and processes for itself, at the same time as
+// the others.
+func TestShards(t *testing.T) {
+	dir := os.Getenv("POSTFIXTEST_SHARDS_DIR")
+	if dir == "" {
+		dir = t.TempDir()
+		t.Setenv("POSTFIXTEST_SHARDS_DIR", dir)
+	}
+	const n = 3
+	Shards(t, n, func(t *testing.T, shard int) {
+		requireIsolated(t)
+		l, err := net.Listen("tcp", SMTP)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if err := os.WriteFile(fmt.Sprintf("%s/%d", dir, shard), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			others, err := os.ReadDir(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(others) == n {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%d of %d shards hold %s at the same time", len(others), n, SMTP)
+			}
+		}
+	})
+	if made, err := os.ReadDir(dir); err != nil || len(made) != n {
+		t.Errorf("%d of %d shards ran (%v)", len(made), n, err)
+	}
+}
+
+// A shard that fails is the test's failure.
+func TestShardsFailure(t *testing.T) {
+	if os.Getenv("POSTFIXTEST_SHARDS_FAIL") != "" {
+		Shards(t, 2, func(t *testing.T, shard int) {
+			if shard == 1 {
+				t.Error("one of two")
+			}
+		})
+		return
+	}
+	cmd := shardCommand(t.Name(), 0)
+	cmd.Env = append(cmd.Env[1:], "POSTFIXTEST_SHARDS_FAIL=1")
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "one of two") {
+		t.Errorf("a failing shard: %v\n%s", err, out)
+	}
+}
+
 // Workers of go test -fuzz are started by a coordinator that is isolated; they
 // must run as they are, with the descriptors they were given.
 func FuzzWorkers(f *testing.F) {
