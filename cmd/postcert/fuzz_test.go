@@ -13,7 +13,7 @@ import (
 func FuzzEndpoint(f *testing.F) {
 	for _, s := range []string{
 		"mail.example.com:25", "127.0.0.1:465", "[::1]:993", "[fe80::1%eth0]:25", "smtp://mail.example.com", "smtps://mail.example.com:1465/", "imap://[::1]",
-		"imaps://user@host.example", "submission://a.b?x", "http://a", "smtp://", ":25", "a", "a:", "smtp://a.b:99999", "://", "smtp://a%20b", "mail.example.com:smtps",
+		"imaps://user@host.example", "submission://a.b?x", "http://a", "smtp://", ":25", "a", "a:", "smtp://a.b:99999", "://", "smtp://a%20b", "mail.example.com:smtps", "smtp://]",
 	} {
 		f.Add(s)
 	}
