@@ -191,10 +191,16 @@ func (f *fuzzing) one(t target) {
 
 var progressLine = regexp.MustCompile(`execs: (\d+) .*new interesting: (\d+) \(total: (\d+)\)`)
 
+var baselineLine = regexp.MustCompile(`baseline coverage: (\d+/\d+) completed`)
+
 // progress is what the last line of progress says.
 func progress(output string) string {
 	all := progressLine.FindAllStringSubmatch(output, -1)
 	if all == nil {
+		// A slow machine, or many inputs of earlier runs: those were executed.
+		if known := baselineLine.FindAllStringSubmatch(output, -1); known != nil {
+			return known[len(known)-1][1] + " known inputs, none beyond them"
+		}
 		return "not executed"
 	}
 	m := all[len(all)-1]

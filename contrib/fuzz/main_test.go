@@ -13,6 +13,9 @@ func TestProgress(t *testing.T) {
 	if got := strings.Join(strings.Fields(progress(output)), " "); got != "1200 executions, 7 new inputs of 16" {
 		t.Errorf("got %q", got)
 	}
+	if got := progress("fuzz: elapsed: 3s, gathering baseline coverage: 5/9 completed\n"); got != "5/9 known inputs, none beyond them" {
+		t.Errorf("got %q", got)
+	}
 	if got := progress("PASS\n"); got != "not executed" {
 		t.Errorf("got %q", got)
 	}
