@@ -102,7 +102,11 @@ func deadly(s cf.Snapshot, host cf.Host, master int) problem.List {
 		if f.Service == "" {
 			at.File = s.Main.Path
 		}
-		out = append(out, problem.New("config_broken", at, "a reload would end Postfix: %s", f.Text))
+		out = append(out, problem.New("config_broken", at, "a reload would end Postfix, or what it serves: %s", f.Text))
+	}
+	if data := s.Effective("", "data_directory"); !isDirectory(data) {
+		out = append(out, problem.New("config_broken", problem.At{File: s.Main.Path, Parameter: "data_directory"},
+			"after a reload nobody would answer: data_directory is %s, which is no directory", data))
 	}
 	for _, l := range s.Sockets(host) {
 		if program := s.Program(l.ID()); l.Type == "inet" && !executable(program) {
@@ -125,6 +129,11 @@ func deadly(s cf.Snapshot, host cf.Host, master int) problem.List {
 	return out
 }
 
+func isDirectory(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.IsDir()
+}
+
 func executable(path string) bool {
 	fi, err := os.Stat(path)
 	return err == nil && fi.Mode().IsRegular() && fi.Mode().Perm()&0o111 != 0
@@ -136,7 +145,7 @@ func cannotMake(path string) string {
 	if fi, err := os.Lstat(path); err == nil && fi.IsDir() {
 		return "a directory is there"
 	}
-	if fi, err := os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) || err == nil && !fi.IsDir() {
+	if !isDirectory(filepath.Dir(path)) {
 		return filepath.Dir(path) + " is no directory"
 	}
 	return ""

@@ -16,8 +16,9 @@ type Fault struct {
 	Text    string // what is wrong, as far as it goes in master's words
 }
 
-// MasterFaults are the reasons for which a master that reads this would end,
-// and leave the host without mail: master_ent.c, master_listen.c. Entries that
+// MasterFaults are the reasons for which a master that reads this would end, and
+// leave the host without mail (master_ent.c, master_listen.c), or would live on
+// without a service that all others need. Entries that
 // master_service_disable names are skipped, as master does. What depends on the
 // host (names, ports) is judged as far as host knows it; whether an address or
 // a socket can be bound is not, see Sockets.
@@ -36,7 +37,26 @@ func (s Snapshot) MasterFaults(host Host) []Fault {
 			out = append(out, Fault{v.ID(), v.Line, text})
 		}
 	}
-	return append(out, s.overlaps(host)...)
+	out = append(out, s.overlaps(host)...)
+	return append(out, s.lacking()...)
+}
+
+// lacking are the services without which no smtpd of this configuration says a
+// word. The running master may still have what the file has lost.
+func (s Snapshot) lacking() []Fault {
+	needed := []string{"rewrite_service_name/unix", "tlsmgr_service_name/unix"}
+	if s.Effective("", "maillog_file") != "" {
+		needed = append(needed, "postlog_service_name/unix-dgram")
+	}
+	var out []Fault
+	for _, n := range needed {
+		name, kind, _ := strings.Cut(n, "/")
+		id := s.Effective("", name) + "/" + kind
+		if _, ok := s.Service(id); (!ok || s.Disabled(id)) && id[0] != '/' {
+			out = append(out, Fault{id, 0, "there is no entry " + id + ", without which Postfix serves nobody"})
+		}
+	}
+	return out
 }
 
 // positiveTime tells whether master takes a value for a time of at least 1 s.
