@@ -13,6 +13,7 @@ import (
 	"postcert/deploy/journal"
 	"postcert/deploy/postfix/cf"
 	"postcert/verify/probe"
+	"postcert/verify/problem"
 )
 
 // phaseDone marks a journal whose change is proven, or accepted as not
@@ -143,7 +144,10 @@ func (r *run) restore(ctx context.Context, n note) error {
 		m, err := r.MTA.Master(ctx)
 		if err != nil || m.Running {
 			// Where the master cannot be looked at it may run all the same.
-			rerr := r.MTA.Reload(ctx)
+			rerr := r.survives(ctx, m)
+			if rerr == nil {
+				rerr = r.MTA.Reload(ctx)
+			}
 			if rerr == nil {
 				return "reload", nil
 			}
@@ -157,6 +161,20 @@ func (r *run) restore(ctx context.Context, n note) error {
 		}
 		return "started again", nil
 	})
+}
+
+// survives refuses the reload of an undo at which the master would end because
+// of what somebody wrote into the configuration meanwhile. The files are
+// restored then; the running master starts its next processes with them.
+func (r *run) survives(ctx context.Context, m Master) error {
+	s, err := r.MTA.Snapshot(ctx)
+	if err != nil {
+		if problem.From(err).Has("config_broken") {
+			return err
+		}
+		return nil // not known: the reload will tell
+	}
+	return deadly(s, r.Host, m.PID).Err()
 }
 
 // reprove asks every listener that served TLS before whether it serves the
