@@ -187,11 +187,11 @@ func (e *StaleError) Error() string {
 
 // fresh refuses a plan that was made for another configuration.
 func (r *run) fresh(ctx context.Context) error {
-	now, err := r.MTA.Snapshot(ctx)
+	same, err := r.MTA.Unchanged(ctx, r.plan.Before)
 	if err != nil {
 		return err
 	}
-	if now.Digest() != r.plan.Before.Digest() {
+	if !same {
 		return &StaleError{Instance: r.plan.Instance}
 	}
 	return ctx.Err()

@@ -273,6 +273,13 @@ func (m *worldMTA) Snapshot(ctx context.Context) (cf.Snapshot, error) {
 	return m.MTA.Snapshot(ctx)
 }
 
+func (m *worldMTA) Unchanged(ctx context.Context, s cf.Snapshot) (bool, error) {
+	if err := m.w.call("Unchanged"); err != nil {
+		return false, err
+	}
+	return m.MTA.Unchanged(ctx, s)
+}
+
 func (m *worldMTA) Candidate(ctx context.Context, main, master []byte) (cf.Snapshot, error) {
 	if err := m.w.call("Candidate"); err != nil {
 		return cf.Snapshot{}, err
