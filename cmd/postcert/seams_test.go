@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -64,6 +65,7 @@ type world struct {
 	trace                string
 	events               []string // each with the number of the last operation before it
 	changes, looks       int
+	mu                   sync.Mutex // of calls
 	calls                map[string]int
 }
 
@@ -140,6 +142,8 @@ func (w *world) look(name, path string) error {
 
 // call is called before each call of the MTA.
 func (w *world) call(name string) error {
+	w.mu.Lock() // "postfix check" and the watch of the master run beside the rest
+	defer w.mu.Unlock()
 	w.calls[name]++
 	for _, f := range w.fails {
 		if len(f) == 2 && f[0] == name && (f[1] == "*" || f[1] == strconv.Itoa(w.calls[name])) {
