@@ -21,6 +21,8 @@ import (
 // through the seams of app alone: events, file operations, calls of the MTA.
 //
 //	kill   "commit begin"   SIGKILL at that event
+//	       "commit begin + 3"
+//	                        SIGKILL before the 3rd such operation after that event
 //	       "op 17"          SIGKILL before the 17th file operation that changes something
 //	       "torn replace"   SIGKILL in the middle of replacing main.cf
 //	       "rehearsing"     SIGKILL while the private Postfix of the rehearsal runs
@@ -82,6 +84,10 @@ func (w *world) happen(e deploy.Event) {
 	if w.kill == name {
 		dieNow()
 	}
+	if n, ok := strings.CutPrefix(w.kill, name+" + "); ok {
+		more, _ := strconv.Atoi(n)
+		w.kill = "op " + strconv.Itoa(w.changes+more)
+	}
 	if w.event == name {
 		cmd := exec.Command("/bin/sh", "-c", w.command)
 		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
@@ -103,7 +109,12 @@ func (w *world) write() {
 	}
 }
 
+// beforeDeath is what a run that is to be killed does last: a power cut takes
+// the disk away as well.
+var beforeDeath = func() {}
+
 func dieNow() {
+	beforeDeath()
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	select {}
 }
