@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -66,6 +67,7 @@ type world struct {
 	trace                string
 	events               []string // each with the number of the last operation before it
 	changes, looks       int
+	mu                   sync.Mutex // of calls
 	calls                map[string]int
 }
 
@@ -151,6 +153,8 @@ func (w *world) look(name, path string) error {
 
 // call is called before each call of the MTA.
 func (w *world) call(name string) error {
+	w.mu.Lock() // "postfix check" and the watch of the master run beside the rest
+	defer w.mu.Unlock()
 	w.calls[name]++
 	for _, f := range w.fails {
 		if len(f) == 2 && f[0] == name && (f[1] == "*" || f[1] == strconv.Itoa(w.calls[name])) {
@@ -282,6 +286,13 @@ func (m *worldMTA) Snapshot(ctx context.Context) (cf.Snapshot, error) {
 		return cf.Snapshot{}, err
 	}
 	return m.MTA.Snapshot(ctx)
+}
+
+func (m *worldMTA) Unchanged(ctx context.Context, s cf.Snapshot) (bool, error) {
+	if err := m.w.call("Unchanged"); err != nil {
+		return false, err
+	}
+	return m.MTA.Unchanged(ctx, s)
 }
 
 func (m *worldMTA) Candidate(ctx context.Context, main, master []byte) (cf.Snapshot, error) {

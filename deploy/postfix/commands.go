@@ -115,9 +115,10 @@ func (i Instance) saidSince(ctx context.Context, t time.Time) []string {
 // configuration. Errors: ErrNotRunning and ErrNotVisible before anything was
 // done, ErrMasterGone, or a *CommandError.
 //
-// nil means that the same master lives on and waits for events again. Its
-// children still have to be replaced, and a listener may have its own opinion
-// of the configuration: ask the listeners.
+// nil means that the same master lives on and waits for events again, and that
+// the smtpd(8) processes of before that had no client are gone. Those that have
+// one go when it does; and a listener may have its own opinion of the
+// configuration: ask the listeners.
 func (i Instance) Reload(ctx context.Context) error {
 	queue, err := i.queue(ctx)
 	if err != nil {
@@ -132,12 +133,15 @@ func (i Instance) Reload(ctx context.Context) error {
 	case !before.Visible():
 		return ErrNotVisible
 	}
-	begin := time.Now()
+	begin, servers := time.Now(), serversOf(before.PID)
 	_, err = i.script(ctx, reloadTime, "reload")
 	if waitErr := awaitReload(ctx, queue, before.PID); errors.Is(waitErr, ErrMasterGone) {
 		return errors.Join(fmt.Errorf("%w: %s", waitErr, strings.Join(i.saidSince(ctx, begin), "; ")), err)
 	} else if err == nil {
 		err = waitErr
+	}
+	if err == nil {
+		awaitIdle(ctx, before.PID, servers)
 	}
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"postcert/deploy/postfix/cf"
@@ -51,6 +52,21 @@ func (i Instance) snapshotOnce(ctx context.Context) (cf.Snapshot, error) {
 		return cf.Snapshot{}, i.broken(err)
 	}
 	return cf.Parse(i.ConfigDirectory, main, master, out)
+}
+
+// Unchanged tells whether a Snapshot would be equal to s. What postconf says of
+// the same bytes is the same as long as it is the same postconf, so it is asked
+// for its version alone.
+func (i Instance) Unchanged(ctx context.Context, s cf.Snapshot) (bool, error) {
+	version, err := i.postconf(ctx, i.ConfigDirectory, "-h", "mail_version")
+	if err != nil {
+		return false, i.broken(err)
+	}
+	main, master, err := i.files()
+	if err != nil {
+		return false, err
+	}
+	return s.IsOf(strings.TrimSpace(string(version)), main.Data, master.Data), nil
 }
 
 func (i Instance) files() (main, master cf.File, err error) {
