@@ -143,6 +143,8 @@ func describe(err error) problem.Problem {
 		id = "read_only"
 	case errors.Is(err, os.ErrPermission):
 		id = "permission"
+	case errors.As(err, &prog) && errors.Is(prog.Err, os.ErrNotExist):
+		id = "program_missing"
 	case errors.As(err, &prog):
 		id = "program_failed"
 	}

@@ -62,6 +62,7 @@ var rooms = []room{
 	{"deploy/postfix/rehearsal", []string{"verify/probe"}},
 	{"deploy/postfix/table", nil},
 	{"contrib/impostor", nil},
+	{"contrib/load", nil},
 	{"contrib/testsummary", nil},
 }
 

@@ -128,6 +128,7 @@ var remedies = map[string]string{
 	"read_only":           "remount the file system for writing and run it again",
 	"permission":          "run it as root",
 	"state_not_writable":  "run it as root, make {file} a writable directory, or name another: --state-dir DIR",
+	"program_missing":     "install it, or name its directory: command_directory in the configuration",
 	"program_failed":      "run that program by hand to see more",
 	"failed":              "",
 	"usage":               "see: postcert help",

@@ -88,6 +88,12 @@ func (i Instance) outputs(ctx context.Context, dir string) (cf.Outputs, error) {
 			return out, err
 		}
 	}
+	for _, a := range asked {
+		all := a.to == &out.All || a.to == &out.Expanded
+		if all && !bytes.Contains(*a.to, []byte("mail_version = ")) {
+			return out, i.nonsense(dir, a.args, "it did not print mail_version")
+		}
+	}
 	return out, nil
 }
 

@@ -199,3 +199,24 @@ func TestCandidateLeavesNothing(t *testing.T) {
 	}
 	c.remove()
 }
+
+// A postconf that ends well and prints something else is no answer: a running
+// Postfix would be taken for one that does not run.
+func TestNonsense(t *testing.T) {
+	pf := postfixtest.New(t, postfixtest.Options{})
+	dir := t.TempDir()
+	for _, print := range []string{"", "echo 'queue_directory_of_others = /tmp'", "head -c 10000 /dev/urandom", "yes 'a = b' | head -c 9000000"} {
+		if err := os.WriteFile(filepath.Join(dir, "postconf"), []byte("#!/bin/sh\n"+print+"\nexit 0\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		i := Instance{ConfigDirectory: pf.ConfigDir, CommandDirectory: dir}
+		if m, err := i.Master(t.Context()); err == nil {
+			t.Errorf("%s: Master is %+v", print, m)
+		} else {
+			t.Log(err)
+		}
+		if _, err := i.Snapshot(t.Context()); err == nil {
+			t.Errorf("%s: a snapshot", print)
+		}
+	}
+}

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -55,11 +56,12 @@ type Result struct {
 }
 
 // Error says how a program failed: it could not be started, ended with a
-// status other than 0, or did not end in time.
+// status other than 0, did not end in time, or, by the judgement of its caller,
+// said what it does not say.
 type Error struct {
 	Path    string
 	Args    []string
-	Status  int           // exit status; -1 if it did not exit by itself
+	Status  int           // exit status; -1 if it did not exit by itself, 0 if its output is what is wrong
 	Stderr  string        // its words, shortened
 	Timeout time.Duration // not 0: it was ended after this time
 	Err     error
@@ -70,7 +72,9 @@ func (e *Error) Error() string {
 	switch {
 	case e.Timeout > 0:
 		return fmt.Sprintf("%s: no answer within %s", name, e.Timeout)
-	case e.Status < 0:
+	case errors.As(e.Err, new(*fs.PathError)):
+		return fmt.Sprintf("%s: %s cannot be started: %v", name, e.Path, errors.Unwrap(e.Err))
+	case e.Status <= 0:
 		return fmt.Sprintf("%s: %v", name, e.Err)
 	case e.Stderr != "":
 		return fmt.Sprintf("%s: status %d: %s", name, e.Status, e.Stderr)
