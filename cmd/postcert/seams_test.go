@@ -350,6 +350,13 @@ func (m *worldMTA) Reload(ctx context.Context) error {
 	return m.MTA.Reload(ctx)
 }
 
+func (m *worldMTA) Refresh(ctx context.Context) error {
+	if err := m.w.call("Refresh"); err != nil {
+		return err
+	}
+	return m.MTA.(deploy.Refresher).Refresh(ctx)
+}
+
 func (m *worldMTA) Master(ctx context.Context) (deploy.Master, error) {
 	if err := m.w.call("Master"); err != nil {
 		return deploy.Master{}, err
