@@ -167,12 +167,12 @@ func (h *host) oneCycle() cycle {
 		h.t.Fatal(err)
 	}
 	c.cpu = micros / 1000
-	h.look(&c)
+	h.measure(&c)
 	return c
 }
 
-// look counts what is there after a cycle.
-func (h *host) look(c *cycle) {
+// measure counts what is there after a cycle.
+func (h *host) measure(c *cycle) {
 	h.t.Helper()
 	for _, dir := range []string{h.state, h.run, h.pf.ConfigDir} {
 		err := filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
