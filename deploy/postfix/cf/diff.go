@@ -28,7 +28,9 @@ func Differences(before, after Snapshot) []Difference {
 	var out []Difference
 	after.Parameters = maps.Clone(after.Parameters)
 	for name := range ignored {
-		after.Parameters[name] = before.Parameters[name]
+		// That of the postconf which expanded the values; the one that printed
+		// Parameters was another process.
+		after.Parameters[name] = before.Expanded[name]
 	}
 	for _, name := range union(before.Expanded, after.Expanded) {
 		a, b := before.Expanded[name], after.Expanded[name]
