@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"postcert/deploy/postfix/cf"
@@ -53,6 +54,21 @@ func (i Instance) snapshotOnce(ctx context.Context) (cf.Snapshot, error) {
 	return cf.Parse(i.ConfigDirectory, main, master, out)
 }
 
+// Unchanged tells whether a Snapshot would be equal to s. What postconf says of
+// the same bytes is the same as long as it is the same postconf, so it is asked
+// for its version alone.
+func (i Instance) Unchanged(ctx context.Context, s cf.Snapshot) (bool, error) {
+	version, err := i.postconf(ctx, i.ConfigDirectory, "-h", "mail_version")
+	if err != nil {
+		return false, i.broken(err)
+	}
+	main, master, err := i.files()
+	if err != nil {
+		return false, err
+	}
+	return s.IsOf(strings.TrimSpace(string(version)), main.Data, master.Data), nil
+}
+
 func (i Instance) files() (main, master cf.File, err error) {
 	for _, f := range []struct {
 		path string
@@ -89,6 +105,12 @@ func (i Instance) outputs(ctx context.Context, dir string) (cf.Outputs, error) {
 	for _, err := range errs {
 		if err != nil {
 			return out, err
+		}
+	}
+	for _, a := range asked {
+		all := a.to == &out.All || a.to == &out.Expanded
+		if all && !bytes.Contains(*a.to, []byte("mail_version = ")) {
+			return out, i.nonsense(dir, a.args, "it did not print mail_version")
 		}
 	}
 	return out, nil

@@ -230,17 +230,3 @@ func patch(t testing.TB, path, diff string) {
 		t.Fatalf("patch: %v: %s\n%s", err, out, diff)
 	}
 }
-
-// Red Hat's and FreeBSD's main.cf set debugger_command as Postfix ships it: its
-// value has the process id of whoever expands it.
-func TestDifferencesSkipProcessID(t *testing.T) {
-	need(t, "postconf")
-	dir := configuration(t, "debugger_command =\n\t PATH=/bin:/usr/bin\n\t ddd $daemon_directory/$process_name $process_id & sleep 5\n", stockMaster)
-	a, b := snapshot(t, dir), snapshot(t, dir)
-	if a.Expanded["debugger_command"] == b.Expanded["debugger_command"] {
-		t.Fatal("two runs of postconf had one process id")
-	}
-	if d := Differences(a, b); len(d) > 0 {
-		t.Errorf("differences: %+v", d)
-	}
-}
