@@ -93,8 +93,8 @@ func (e *Engine) Plan(ctx context.Context, c Change) (*Plan, error) {
 	p.decideScheme(e.now())
 	p.Former = p.expectations(before)
 	if p.Running.Running {
-		if p.bindable(); p.Problems.Has("listener_not_bindable") {
-			return p, p.Problems.Err() // who answers there is not Postfix: not worth asking
+		if p.survivable(); p.Problems.Has("listener_not_bindable") || p.Problems.Has("config_broken") {
+			return p, p.Problems.Err() // who answers there may not be Postfix: not worth asking
 		}
 		e.baseline(ctx, p)
 	}

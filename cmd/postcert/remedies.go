@@ -107,6 +107,7 @@ var remedies = map[string]string{
 	"broken_before":              "nothing, if it is proven now; else look at the mail log",
 	"postfix_check":              "look at it when there is time; it was so before",
 	"journal_open":               "mend what it names (a full disk, a read-only file system); then: postcert recover",
+	"reload_by_signal":           "mend what stands in its way: postfix reload must work before the next change",
 	"rehearsal_not_run":          "mend what stands in its way, or take the risk: --no-rehearsal",
 	"rehearsal_refused":          "this host's Postfix cannot serve this pair; the log lines above say why. Nothing was changed",
 	"services_unsupported":       "name one certificate for each service, or install it for one at a time: --service SERVICE",

@@ -96,17 +96,21 @@ func TestSource(t *testing.T) {
 	}
 }
 
-func TestDigest(t *testing.T) {
-	of := func(version, main, master string) string {
-		return Snapshot{Version: version, Main: File{"m", []byte(main)}, Master: File{"s", []byte(master)}}.Digest()
-	}
-	base := of("3.7.11", "a", "b")
-	if base != of("3.7.11", "a", "b") {
-		t.Error("the same configuration has two digests")
-	}
-	for _, other := range []string{of("3.7.12", "a", "b"), of("3.7.11", "ab", ""), of("3.7.11", "", "ab"), of("3.7.11", "a", "b\n")} {
-		if other == base {
-			t.Error("another configuration has the same digest")
+func TestIsOf(t *testing.T) {
+	s := Snapshot{Version: "3.7.11", Main: File{"m", []byte("a")}, Master: File{"s", []byte("b")}}
+	for _, tt := range []struct {
+		version, main, master string
+		want                  bool
+	}{
+		{"3.7.11", "a", "b", true},
+		{"3.7.12", "a", "b", false},
+		{"3.7.11", "ab", "", false},
+		{"3.7.11", "", "ab", false},
+		{"3.7.11", "a", "b\n", false},
+		{"3.7.11", "A", "b", false},
+	} {
+		if got := s.IsOf(tt.version, []byte(tt.main), []byte(tt.master)); got != tt.want {
+			t.Errorf("%q %q %q: %t, want %t", tt.version, tt.main, tt.master, got, tt.want)
 		}
 	}
 }
