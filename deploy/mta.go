@@ -44,6 +44,13 @@ type Sweeper interface {
 	SweepReplace(path string) error
 }
 
+// Refresher is an MTA that can ask the master for a reload without any program
+// of Postfix's: for an undo, when Reload fails or does not end.
+type Refresher interface {
+	// Refresh fails like Reload.
+	Refresh(ctx context.Context) error
+}
+
 // Master is the state of an instance's master(8).
 type Master struct {
 	Running bool

@@ -71,17 +71,22 @@ func (p *powerHost) change(next string, args ...string) change {
 	return change{args: args, old: p.chain(), new: next, done: next, before: p.picture()}
 }
 
+// cutAt makes a run of postcert be killed at a point, with its disk where that
+// can be done from inside.
+func (p *powerHost) cutAt(point string, flag shutdown) []string {
+	env := []string{killAt + "=" + point}
+	if !p.disk.kind.copied {
+		env = append(env, fmt.Sprintf("%s=%d %s", cutWith, flag, p.disk.dir))
+	}
+	return env
+}
+
 // cutDuring runs the change, in which the power fails at the point, and tells
 // whether it had ended successfully before. Points are those of killAt; "time
 // 0.4" is so many seconds after the start, "end" after the end.
 func (p *powerHost) cutDuring(c change, point string, flag shutdown) (finished bool) {
 	p.t.Helper()
-	env := []string{killAt + "=" + point}
-	if !p.disk.kind.copied {
-		env = append(env, fmt.Sprintf("%s=%d %s", cutWith, flag, p.disk.dir))
-	}
-	h := p.with(env...)
-	cmd := h.command(c.args...)
+	cmd := p.with(p.cutAt(point, flag)...).command(c.args...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
@@ -292,7 +297,10 @@ func (p *powerHost) findCarelessness(which string) {
 	dir, _ := p.fresh()
 	var found []string
 	if which == "files" {
-		p.with(killAt+"=prove begin", fmt.Sprintf("%s=%d %s", cutWith, logSaved, p.disk.dir)).postcert("install-cert", dir).want(-1)
+		p.with(p.cutAt("prove begin", logSaved)...).postcert("install-cert", dir).want(-1)
+		if p.disk.kind.copied {
+			p.disk.cut(logSaved)
+		}
 		found = p.powerFails()
 	} else {
 		p.postcert("install-cert", dir).want(0)

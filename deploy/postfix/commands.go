@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"postcert/deploy/program"
@@ -120,18 +121,9 @@ func (i Instance) saidSince(ctx context.Context, t time.Time) []string {
 // one go when it does; and a listener may have its own opinion of the
 // configuration: ask the listeners.
 func (i Instance) Reload(ctx context.Context) error {
-	queue, err := i.queue(ctx)
+	queue, before, err := i.reachable(ctx)
 	if err != nil {
 		return err
-	}
-	before, err := masterIn(queue)
-	switch {
-	case err != nil:
-		return err
-	case !before.Running:
-		return ErrNotRunning
-	case !before.Visible():
-		return ErrNotVisible
 	}
 	begin, servers := time.Now(), serversOf(before.PID)
 	_, err = i.script(ctx, reloadTime, "reload")
@@ -144,4 +136,38 @@ func (i Instance) Reload(ctx context.Context) error {
 		awaitIdle(ctx, before.PID, servers)
 	}
 	return err
+}
+
+// Refresh does the heart of a reload without the help of any program: it sends
+// SIGHUP to the master, as postfix-script does, and returns when the master has
+// read its configuration. It is for an undo on a host whose postfix(1) is
+// missing, broken, or does not end: what it leaves out, a look at the active
+// queue, is nothing that an undo needs. Errors are those of Reload.
+func (i Instance) Refresh(ctx context.Context) error {
+	queue, before, err := i.reachable(ctx)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(before.PID, syscall.SIGHUP); err != nil {
+		return fmt.Errorf("telling master, process %d, to reload: %w", before.PID, err)
+	}
+	return awaitReload(ctx, queue, before.PID)
+}
+
+// reachable is the master that runs and can be signalled, and its queue
+// directory.
+func (i Instance) reachable(ctx context.Context) (queue string, m Master, err error) {
+	if queue, err = i.queueDirectory(ctx); err != nil {
+		return "", m, err
+	}
+	m, err = masterIn(queue)
+	switch {
+	case err != nil:
+		return queue, m, err
+	case !m.Running:
+		return queue, m, ErrNotRunning
+	case !m.Visible():
+		return queue, m, ErrNotVisible
+	}
+	return queue, m, nil
 }

@@ -2,6 +2,7 @@ package postfix
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -46,6 +47,8 @@ func awaitReload(ctx context.Context, queue string, pid int) error {
 		switch busy := where == "running" || strings.Contains(where, "nanosleep"); {
 		case strings.Contains(where, "ep_poll"), strings.Contains(where, "epoll"):
 			return nil // the function's name depends on how the kernel was compiled
+		case time.Since(begin) > reloadWait && deaf(pid):
+			return fmt.Errorf("%w within %s (process %d)", ErrDeaf, reloadWait, pid)
 		case !busy && time.Since(there) > fatalPause, time.Since(begin) > reloadWait:
 			return nil
 		}
@@ -55,6 +58,16 @@ func awaitReload(ctx context.Context, queue string, pid int) error {
 		case <-time.After(2 * time.Millisecond):
 		}
 	}
+}
+
+// ErrDeaf says that the master lives and has not even taken notice of a SIGHUP:
+// it is stopped, or waits for a disk or a network file system.
+var ErrDeaf = errors.New("postfix: master does not take notice of the reload; a stopped process goes on with kill -CONT")
+
+// deaf tells that a SIGHUP still waits for the process.
+func deaf(pid int) bool {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	return err == nil && hangupPending(string(status))
 }
 
 // waitsIn is the kernel function in which a process waits; "" if the kernel

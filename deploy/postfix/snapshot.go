@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 
 	"postcert/deploy/postfix/cf"
+	"postcert/deploy/program"
 )
 
 // Snapshot reads the configuration as it stands. Both files are read once,
@@ -92,8 +94,9 @@ func (i Instance) outputs(ctx context.Context, dir string) (cf.Outputs, error) {
 		{nil, &out.All}, {[]string{"-n"}, &out.Set}, {[]string{"-x"}, &out.Expanded},
 		{[]string{"-M"}, &out.Services}, {[]string{"-P"}, &out.Overrides},
 	}
-	errs := make([]error, len(asked))
+	errs := make([]error, len(asked)+1)
 	var wg sync.WaitGroup
+	wg.Go(func() { errs[len(asked)] = i.judgeMain(ctx, dir) })
 	for n, a := range asked {
 		wg.Go(func() { *a.to, errs[n] = i.postconf(ctx, dir, a.args...) })
 	}
@@ -111,6 +114,18 @@ func (i Instance) outputs(ctx context.Context, dir string) (cf.Outputs, error) {
 		}
 	}
 	return out, nil
+}
+
+// judgeMain lets Postfix say what it thinks of the values in main.cf, which
+// postconf does not look at: at a size that is no number, or an owner who does
+// not exist, every daemon ends as soon as it has read it, and a reload ends
+// master(8). postmap(1) reads main.cf as they do, and this query opens no file.
+func (i Instance) judgeMain(ctx context.Context, dir string) error {
+	_, err := i.run(ctx, program.Command{
+		Path: filepath.Join(i.commandDirectory(), "postmap"), Args: []string{"-c", dir, "-q", "x", "static:x"},
+		Timeout: postconfTime,
+	})
+	return err
 }
 
 // Host is what listeners depend on beyond the configuration: this host's own
