@@ -140,7 +140,8 @@ func TestProofBench(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute")
 	}
-	s := settings{rounds: 7, slack: 1.5}
+	// postfix tls has no bound.
+	s := settings{rounds: 7, slack: 1.5, without: "postfix_tls"}
 	if os.Getenv("POSTCERT_LONG") != "" {
 		s = settings{rounds: 15, hot: 7, renewals: 500, slack: 1.5}
 	}

@@ -90,7 +90,10 @@ func (r report) print(w io.Writer) error {
 		}
 		fmt.Fprintf(&b, "%s, %d rounds, milliseconds\n", c.title, c.Rounds)
 		for _, who := range (&host{}).contestants() {
-			s := c.Series[who.key]
+			s, found := c.Series[who.key]
+			if !found {
+				continue
+			}
 			fmt.Fprintf(&b, "  %-30s median %7.0f   min %7.0f   max %7.0f   %5.2f x postcert\n", who.title,
 				ms(s.median()), ms(s.quantile(0)), ms(s.quantile(1)), ms(s.median())/ms(c.Series["postcert"].median()))
 		}
