@@ -162,6 +162,10 @@ func (s Store) Record(u Update) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
+	// What killed runs left. A younger file may be that of a run which is at work.
+	if _, err := atomicfile.Sweep(atomicfile.OS, filepath.Dir(path), time.Now().Add(-time.Minute)); err != nil {
+		return err
+	}
 	return atomicfile.Write(atomicfile.OS, path, append(data, '\n'), atomicfile.Attr{Mode: 0o600})
 }
 

@@ -3,9 +3,12 @@ package status
 import (
 	"encoding/json"
 	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"postcert/deploy/atomicfile"
 )
 
 func store(t *testing.T) Store {
@@ -93,5 +96,35 @@ func TestRehearsed(t *testing.T) {
 	var old Rehearsed
 	if err := json.Unmarshal([]byte(`"yes"`), &old); err != nil || old != "yes" {
 		t.Errorf("an earlier record: %q, %v", old, err)
+	}
+}
+
+// A run that was killed, or whose power failed, leaves a temporary file; the
+// next record takes it away, unless it may be at work still.
+func TestRecordSweeps(t *testing.T) {
+	s := store(t)
+	u := Update{Instance: "/etc/postfix", Name: "mail", Outcome: "installed"}
+	if err := s.Record(u); err != nil {
+		t.Fatal(err)
+	}
+	path, err := s.Path(u.Instance, u.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, working := atomicfile.TempName(filepath.Dir(path)), atomicfile.TempName(filepath.Dir(path))
+	for _, name := range []string{left, working} {
+		if err := os.WriteFile(name, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old := time.Now().Add(-time.Hour)
+	if err := errors.Join(os.Chtimes(left, old, old), s.Record(u)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(left); err == nil {
+		t.Error("what a killed run left is still there")
+	}
+	if _, err := os.Stat(working); err != nil {
+		t.Error(err)
 	}
 }
