@@ -52,7 +52,9 @@ var errNotVerified = errors.New("installed, not verified")
 func advise(err error) (status int, problems problem.List) {
 	problems = remedied(problem.From(err))
 	status = statusOf(err, problems)
-	if err != nil && len(problems.Errors()) == 0 && status != statusNo && status != statusNotVerified {
+	// How an undo ended is said also when its cause is a problem with an id.
+	undone := status == statusRolledBack || status == statusIncomplete
+	if err != nil && (len(problems.Errors()) == 0 || undone) && status != statusNo && status != statusNotVerified {
 		problems = append(problems, remedied(problem.List{describe(err)})...)
 	}
 	return status, problems
@@ -143,6 +145,8 @@ func describe(err error) problem.Problem {
 		id = "read_only"
 	case errors.Is(err, os.ErrPermission):
 		id = "permission"
+	case errors.As(err, &prog) && errors.Is(prog.Err, os.ErrNotExist):
+		id = "program_missing"
 	case errors.As(err, &prog):
 		id = "program_failed"
 	}

@@ -90,27 +90,27 @@ func killAfter(d time.Duration) error {
 	return nil
 }
 
-// moment is one line of a record.
-type moment struct {
+// recorded is one line of a record.
+type recorded struct {
 	at   time.Duration
 	what string
 }
 
 // readRecord returns what a run recorded.
-func readRecord(t testing.TB, path string) []moment {
+func readRecord(t testing.TB, path string) []recorded {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out []moment
+	var out []recorded
 	for line := range strings.Lines(string(data)) {
 		ns, what, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
 		n, err := strconv.ParseInt(ns, 10, 64)
 		if !ok || err != nil {
 			t.Fatalf("%s: the line %q", path, line)
 		}
-		out = append(out, moment{time.Duration(n), what})
+		out = append(out, recorded{time.Duration(n), what})
 	}
 	return out
 }
@@ -145,7 +145,7 @@ func isOperation(what string) bool { return strings.HasPrefix(what, "op ") }
 
 // landed is where a run was when its record ends, and the last file operation
 // it had begun by then.
-func landed(rec []moment) (place, op string) {
+func landed(rec []recorded) (place, op string) {
 	for _, m := range rec {
 		if isOperation(m.what) {
 			op = m.what
@@ -158,9 +158,9 @@ func landed(rec []moment) (place, op string) {
 
 // lengths is how long each time between two events took that the record has
 // both ends of, by the event that it begins with.
-func lengths(rec []moment) map[string]time.Duration {
+func lengths(rec []recorded) map[string]time.Duration {
 	out := map[string]time.Duration{}
-	last := moment{}
+	last := recorded{}
 	for _, m := range rec {
 		if isOperation(m.what) {
 			continue
@@ -174,7 +174,7 @@ func lengths(rec []moment) map[string]time.Duration {
 }
 
 func TestKillTimerRecord(t *testing.T) {
-	rec := []moment{{1, "start"}, {4, "lock begin"}, {9, "lock end"}, {10, "commit begin"}, {12, "op 1 create"}, {15, "op 2 write"}}
+	rec := []recorded{{1, "start"}, {4, "lock begin"}, {9, "lock end"}, {10, "commit begin"}, {12, "op 1 create"}, {15, "op 2 write"}}
 	if place, op := landed(rec); place != "commit" || op != "op 2 write" {
 		t.Errorf("landed in %q at %q", place, op)
 	}

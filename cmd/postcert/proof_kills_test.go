@@ -56,8 +56,8 @@ func TestProofRandomKills(t *testing.T) {
 	})
 }
 
-// tally is what one host or all of them have met.
-type tally struct {
+// killTally is what one host or all of them have met.
+type killTally struct {
 	Kills    map[string]int // by way and place, "renewal: commit"
 	Missed   int            // runs that ended before they could be killed
 	Next     int            // settled by the next run instead of recover
@@ -69,7 +69,7 @@ type tally struct {
 	Records  int            // most records in the history
 }
 
-func (a *tally) add(b tally) {
+func (a *killTally) add(b killTally) {
 	for k, n := range b.Kills {
 		a.Kills[k] += n
 	}
@@ -81,8 +81,8 @@ func (a *tally) add(b tally) {
 }
 
 // reportKills adds up what the hosts have met, and demands the shares.
-func reportKills(t *testing.T, parts []tally) {
-	sum := tally{Kills: map[string]int{}, Ops: map[string]int{}}
+func reportKills(t *testing.T, parts []killTally) {
+	sum := killTally{Kills: map[string]int{}, Ops: map[string]int{}}
 	for _, p := range parts {
 		sum.add(p)
 	}
@@ -178,7 +178,7 @@ type course struct {
 	on    string                   // the base that the host is at, unchanged
 	bases map[string]base          //
 	took  map[string]time.Duration // by the event it begins with
-	tally tally
+	tally killTally
 	resets,
 	settledBy int
 }
@@ -192,7 +192,7 @@ type base struct {
 func newCourse(t *testing.T, rng *rand.Rand) *course {
 	h := sweptHost(t)
 	c := &course{h: h, rng: rng, bases: map[string]base{}, took: map[string]time.Duration{}}
-	c.tally = tally{Kills: map[string]int{}, Ops: map[string]int{}}
+	c.tally = killTally{Kills: map[string]int{}, Ops: map[string]int{}}
 	// Until a run has recorded how long it took.
 	for event, d := range map[string]time.Duration{"undo begin": 3 * time.Millisecond, "restore begin": 100 * time.Millisecond,
 		"reprove begin": 300 * time.Millisecond, "reprove end": time.Millisecond} {

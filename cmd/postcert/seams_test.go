@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,6 +21,8 @@ import (
 // through the seams of app alone: events, file operations, calls of the MTA.
 //
 //	kill   "commit begin"   SIGKILL at that event
+//	       "commit begin + 3"
+//	                        SIGKILL before the 3rd such operation after that event
 //	       "op 17"          SIGKILL before the 17th file operation that changes something
 //	       "torn replace"   SIGKILL in the middle of replacing main.cf
 //	       "rehearsing"     SIGKILL while the private Postfix of the rehearsal runs
@@ -70,6 +73,7 @@ type world struct {
 	record               *record
 	events               []string // each with the number of the last operation before it
 	changes, looks       int
+	mu                   sync.Mutex // of calls
 	calls                map[string]int
 }
 
@@ -86,6 +90,10 @@ func (w *world) happen(e deploy.Event) {
 	w.reached(name)
 	if w.kill == name {
 		dieNow()
+	}
+	if n, ok := strings.CutPrefix(w.kill, name+" + "); ok {
+		more, _ := strconv.Atoi(n)
+		w.kill = "op " + strconv.Itoa(w.changes+more)
 	}
 	if w.event == name {
 		cmd := exec.Command("/bin/sh", "-c", w.command)
@@ -109,7 +117,12 @@ func (w *world) write() {
 	}
 }
 
+// beforeDeath is what a run that is to be killed does last: a power cut takes
+// the disk away as well.
+var beforeDeath = func() {}
+
 func dieNow() {
+	beforeDeath()
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	select {}
 }
@@ -149,6 +162,8 @@ func (w *world) look(name, path string) error {
 
 // call is called before each call of the MTA.
 func (w *world) call(name string) error {
+	w.mu.Lock() // "postfix check" and the watch of the master run beside the rest
+	defer w.mu.Unlock()
 	w.calls[name]++
 	for _, f := range w.fails {
 		if len(f) == 2 && f[0] == name && (f[1] == "*" || f[1] == strconv.Itoa(w.calls[name])) {
@@ -282,6 +297,13 @@ func (m *worldMTA) Snapshot(ctx context.Context) (cf.Snapshot, error) {
 	return m.MTA.Snapshot(ctx)
 }
 
+func (m *worldMTA) Unchanged(ctx context.Context, s cf.Snapshot) (bool, error) {
+	if err := m.w.call("Unchanged"); err != nil {
+		return false, err
+	}
+	return m.MTA.Unchanged(ctx, s)
+}
+
 func (m *worldMTA) Candidate(ctx context.Context, main, master []byte) (cf.Snapshot, error) {
 	if err := m.w.call("Candidate"); err != nil {
 		return cf.Snapshot{}, err
@@ -357,6 +379,13 @@ func (m *worldMTA) Reload(ctx context.Context) error {
 		return err
 	}
 	return m.MTA.Reload(ctx)
+}
+
+func (m *worldMTA) Refresh(ctx context.Context) error {
+	if err := m.w.call("Refresh"); err != nil {
+		return err
+	}
+	return m.MTA.(deploy.Refresher).Refresh(ctx)
 }
 
 func (m *worldMTA) Master(ctx context.Context) (deploy.Master, error) {

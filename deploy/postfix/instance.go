@@ -24,6 +24,11 @@ type Instance struct {
 	// CommandDirectory is where postconf(1) and postfix(1) are; "" is
 	// /usr/sbin.
 	CommandDirectory string
+	// QueueDirectory is queue_directory, where the master's pid file is. Find
+	// fills it, so that a master can be found, and told to reload, by one whose
+	// postconf broke meanwhile; with "" postconf is asked. A Postfix that runs
+	// keeps the one that it was started with.
+	QueueDirectory string
 	// RuntimeDirectory is where Candidate works, below a directory that only
 	// root reads; "" is /run/postcert.
 	RuntimeDirectory string
@@ -77,9 +82,26 @@ func (i Instance) postconf(ctx context.Context, dir string, args ...string) ([]b
 		Timeout: postconfTime, Output: maxOutput,
 	})
 	if err == nil && r.Truncated {
-		return nil, fmt.Errorf("postconf %s: more than %d bytes of output", strings.Join(args, " "), maxOutput)
+		return nil, i.nonsense(dir, args, "it printed more than %d MiB", maxOutput>>20)
 	}
 	return r.Stdout, err
+}
+
+// nonsense is a postconf that ended well and printed what postconf does not
+// print. What is missing in it must not be taken for an empty value: without
+// a queue directory a Postfix that runs would look like one that does not.
+func (i Instance) nonsense(dir string, args []string, format string, more ...any) error {
+	return &program.Error{
+		Path: filepath.Join(i.commandDirectory(), "postconf"), Args: append([]string{"-c", dir}, args...),
+		Err: fmt.Errorf(format, more...),
+	}
+}
+
+func (i Instance) queueDirectory(ctx context.Context) (string, error) {
+	if i.QueueDirectory != "" {
+		return i.QueueDirectory, nil
+	}
+	return i.value(ctx, "queue_directory")
 }
 
 // value is one parameter's value in main.cf or by default, expanded.
@@ -88,7 +110,7 @@ func (i Instance) value(ctx context.Context, name string) (string, error) {
 	return v[name], err
 }
 
-// values are expanded parameter values.
+// values are expanded parameter values, all of those that are named.
 func (i Instance) values(ctx context.Context, names ...string) (map[string]string, error) {
 	out, err := i.postconf(ctx, i.ConfigDirectory, append([]string{"-x"}, names...)...)
 	if err != nil {
@@ -99,6 +121,11 @@ func (i Instance) values(ctx context.Context, names ...string) (map[string]strin
 		// "name =" when the value is empty
 		if name, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " ="); ok {
 			v[name] = strings.TrimPrefix(value, " ")
+		}
+	}
+	for _, name := range names {
+		if _, ok := v[name]; !ok {
+			return nil, i.nonsense(i.ConfigDirectory, append([]string{"-x"}, names...), "it did not print %s", name)
 		}
 	}
 	return v, nil

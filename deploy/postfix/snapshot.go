@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"postcert/deploy/postfix/cf"
+	"postcert/deploy/program"
 )
 
 // Snapshot reads the configuration as it stands. Both files are read once,
@@ -51,6 +54,21 @@ func (i Instance) snapshotOnce(ctx context.Context) (cf.Snapshot, error) {
 	return cf.Parse(i.ConfigDirectory, main, master, out)
 }
 
+// Unchanged tells whether a Snapshot would be equal to s. What postconf says of
+// the same bytes is the same as long as it is the same postconf, so it is asked
+// for its version alone.
+func (i Instance) Unchanged(ctx context.Context, s cf.Snapshot) (bool, error) {
+	version, err := i.postconf(ctx, i.ConfigDirectory, "-h", "mail_version")
+	if err != nil {
+		return false, i.broken(err)
+	}
+	main, master, err := i.files()
+	if err != nil {
+		return false, err
+	}
+	return s.IsOf(strings.TrimSpace(string(version)), main.Data, master.Data), nil
+}
+
 func (i Instance) files() (main, master cf.File, err error) {
 	for _, f := range []struct {
 		path string
@@ -76,8 +94,9 @@ func (i Instance) outputs(ctx context.Context, dir string) (cf.Outputs, error) {
 		{nil, &out.All}, {[]string{"-n"}, &out.Set}, {[]string{"-x"}, &out.Expanded},
 		{[]string{"-M"}, &out.Services}, {[]string{"-P"}, &out.Overrides},
 	}
-	errs := make([]error, len(asked))
+	errs := make([]error, len(asked)+1)
 	var wg sync.WaitGroup
+	wg.Go(func() { errs[len(asked)] = i.judgeMain(ctx, dir) })
 	for n, a := range asked {
 		wg.Go(func() { *a.to, errs[n] = i.postconf(ctx, dir, a.args...) })
 	}
@@ -88,7 +107,25 @@ func (i Instance) outputs(ctx context.Context, dir string) (cf.Outputs, error) {
 			return out, err
 		}
 	}
+	for _, a := range asked {
+		all := a.to == &out.All || a.to == &out.Expanded
+		if all && !bytes.Contains(*a.to, []byte("mail_version = ")) {
+			return out, i.nonsense(dir, a.args, "it did not print mail_version")
+		}
+	}
 	return out, nil
+}
+
+// judgeMain lets Postfix say what it thinks of the values in main.cf, which
+// postconf does not look at: at a size that is no number, or an owner who does
+// not exist, every daemon ends as soon as it has read it, and a reload ends
+// master(8). postmap(1) reads main.cf as they do, and this query opens no file.
+func (i Instance) judgeMain(ctx context.Context, dir string) error {
+	_, err := i.run(ctx, program.Command{
+		Path: filepath.Join(i.commandDirectory(), "postmap"), Args: []string{"-c", dir, "-q", "x", "static:x"},
+		Timeout: postconfTime,
+	})
+	return err
 }
 
 // Host is what listeners depend on beyond the configuration: this host's own

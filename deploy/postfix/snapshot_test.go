@@ -127,6 +127,41 @@ func TestBroken(t *testing.T) {
 
 func lineCount(data []byte) int { return bytes.Count(data, []byte("\n")) }
 
+// A snapshot is the present one until a byte of either file changes, or Postfix
+// itself; an edit that means the same is an edit.
+func TestUnchanged(t *testing.T) {
+	f := newFixture(t, postfixtest.Options{})
+	s, err := f.i.Snapshot(ctx(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	main, master := f.Main(), f.Master()
+	other := s
+	other.Version = "3.7.0"
+	for _, tt := range []struct {
+		name         string
+		main, master string // added
+		s            cf.Snapshot
+		want         bool
+	}{
+		{"as it was", "", "", s, true},
+		{"main.cf", "# by hand\n", "", s, false},
+		{"master.cf", "", "# by hand\n", s, false},
+		{"another Postfix", "", "", other, false},
+	} {
+		f.SetMain(append(slices.Clone(main), tt.main...))
+		f.SetMaster(append(slices.Clone(master), tt.master...))
+		if same, err := f.i.Unchanged(ctx(t), tt.s); err != nil || same != tt.want {
+			t.Errorf("%s: %t, %v, want %t", tt.name, same, err, tt.want)
+		}
+	}
+	f.SetMaster(append(slices.Clone(master), "broken\n"...))
+	f.SetMain(append(slices.Clone(main), "broken\n"...))
+	if _, err := f.i.Unchanged(ctx(t), s); err == nil {
+		t.Error("a main.cf that Postfix cannot read is no error")
+	}
+}
+
 // What Candidate says must be what Snapshot says once the files are in place.
 func TestCandidateIsWhatComes(t *testing.T) {
 	f := newFixture(t, postfixtest.Options{})
@@ -145,7 +180,7 @@ func TestCandidateIsWhatComes(t *testing.T) {
 	if d := cf.Differences(said, is); len(d) > 0 {
 		t.Errorf("the candidate was not what came: %+v", d)
 	}
-	if said.Digest() != is.Digest() || said.Dir != is.Dir || said.Main.Path != is.Main.Path {
+	if !said.IsOf(is.Version, is.Main.Data, is.Master.Data) || said.Dir != is.Dir || said.Main.Path != is.Main.Path {
 		t.Errorf("candidate %s %s, snapshot %s %s", said.Dir, said.Main.Path, is.Dir, is.Main.Path)
 	}
 	for name, value := range said.Expanded {
@@ -198,4 +233,25 @@ func TestCandidateLeavesNothing(t *testing.T) {
 		t.Errorf("left %q, want %q", left, want)
 	}
 	c.remove()
+}
+
+// A postconf that ends well and prints something else is no answer: a running
+// Postfix would be taken for one that does not run.
+func TestNonsense(t *testing.T) {
+	pf := postfixtest.New(t, postfixtest.Options{})
+	dir := t.TempDir()
+	for _, print := range []string{"", "echo 'queue_directory_of_others = /tmp'", "head -c 10000 /dev/urandom", "yes 'a = b' | head -c 9000000"} {
+		if err := os.WriteFile(filepath.Join(dir, "postconf"), []byte("#!/bin/sh\n"+print+"\nexit 0\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		i := Instance{ConfigDirectory: pf.ConfigDir, CommandDirectory: dir}
+		if m, err := i.Master(t.Context()); err == nil {
+			t.Errorf("%s: Master is %+v", print, m)
+		} else {
+			t.Log(err)
+		}
+		if _, err := i.Snapshot(t.Context()); err == nil {
+			t.Errorf("%s: a snapshot", print)
+		}
+	}
 }
