@@ -92,7 +92,12 @@ func (r row) cost() time.Duration {
 // The time that a run may take beside what its programs are given: a run takes
 // one or two seconds; the rest is for a machine with other work, and for what
 // waits for an undo: see undoReload in package deploy.
-const leeway = 30 * time.Second
+const leeway = time.Minute
+
+const (
+	soon    = leeway
+	twoAsks = leeway + 30*time.Second // deadlines of a proof and of the undo's
+)
 
 // R7, S24: the programs of Postfix hang, are missing, fail, die, are slow, or
 // print nonsense, from each moment on at which a transaction calls them.
