@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -142,33 +143,31 @@ func (r room) String() string {
 	return fmt.Sprintf("%d KiB", r.n>>10)
 }
 
-// rooms are the steps of free space and of free inodes: all, or the first ones
-// and a sample.
-func roomsLeft(all bool) []room {
+// allRooms are the steps of free space and of free inodes, someRooms and
+// fewRooms the ones of a shorter form.
+func allRooms() []room {
 	var out []room
 	for kib := 0; kib <= 128; kib += 4 {
-		if all || slices.Contains([]int{0, 4, 12, 32, 128}, kib) {
-			out = append(out, room{n: kib << 10})
-		}
+		out = append(out, room{n: kib << 10})
 	}
 	for n := range 9 {
-		if all || n < 3 || n == 8 {
-			out = append(out, room{n: n, inodes: true})
-		}
+		out = append(out, room{n: n, inodes: true})
 	}
 	return out
 }
 
+var (
+	someRooms = []room{{n: 0}, {n: 4 << 10}, {n: 12 << 10}, {n: 32 << 10}, {n: 128 << 10}, {0, true}, {1, true}, {2, true}, {8, true}}
+	fewRooms  = []room{{n: 0}, {n: 12 << 10}, {n: 128 << 10}, {0, true}, {2, true}}
+)
+
 // diskPlaces are the directories that a run writes to, by what people call them.
-var diskPlaces = []struct {
-	name string
-	dir  func(*host) string
-}{
-	{"certificates", func(h *host) string { return filepath.Join(h.pf.ConfigDir, "tls") }},
-	{"state", func(h *host) string { return h.state }},
-	{"configuration", func(h *host) string { return h.pf.ConfigDir }},
-	{"runtime", func(h *host) string { return h.run }},
-	{"queue", func(h *host) string { return h.pf.QueueDir }},
+var diskPlaces = map[string]func(*host) string{
+	"certificates":  func(h *host) string { return filepath.Join(h.pf.ConfigDir, "tls") },
+	"state":         func(h *host) string { return h.state },
+	"configuration": func(h *host) string { return h.pf.ConfigDir },
+	"runtime":       func(h *host) string { return h.run },
+	"queue":         func(h *host) string { return h.pf.QueueDir },
 }
 
 // emptied removes what is below dir, but for what a mount needs.
@@ -217,29 +216,60 @@ type fullDisk struct {
 	says   map[string]int // ids of the errors
 }
 
-// meets installs the lineage with so much room, then again with all room, and
-// judges both runs.
+// meets installs the lineage with so much room, and judges it.
 func (d *fullDisk) meets(h *host, free room, old, lineage string) {
 	h.t.Helper()
-	next, before := h.chainOf(lineage), h.live()
 	d.h = h
+	before := h.live()
 	d.leave(free)
-	a := h.postcert("install-cert", lineage, "--json")
+	d.judge(h, before, old, lineage, h.postcert("install-cert", lineage, "--json"), true)
+}
+
+// fillMoments are the events at which a disk fills: between the commit and the
+// end, and while the change is undone.
+var fillMoments = []string{"journal begin", "commit begin", "commit end", "reload end", "confirm begin", "undo begin"}
+
+// fills installs the lineage on a tmpfs that has no room left from an event on,
+// and judges it. What is settled then has no open journal.
+func (d *fullDisk) fills(h *host, event, old, lineage string) {
+	h.t.Helper()
+	d.h = h
+	before := h.live()
+	env := []string{doAt + "=" + event + ": n=$(df --output=used -B4096 " + d.dir + " | tail -n 1); mount -o remount,size=$((n*4096)) " + d.dir}
+	if event == "undo begin" {
+		env = append(env, failAt+"=Reload 1")
+	}
+	a := h.with(env...).postcert("install-cert", lineage, "--json")
+	if strings.Contains(a.stderr, "test: ") {
+		h.t.Errorf("it did not fill: %s", a.stderr)
+	}
+	open := filepath.Join(h.state, "journal", "open.json")
+	if _, err := os.Lstat(open); err == nil && a.status != statusIncomplete {
+		h.t.Errorf("exit status %d, and %s is left", a.status, open)
+	}
+	d.judge(h, before, old, lineage, a, event != "undo begin")
+}
+
+// judge fails the test unless the run did, with no room, what its exit status
+// says: not a byte changed, or all of it; and unless it succeeds with room.
+func (d *fullDisk) judge(h *host, before postfixtest.Files, old, lineage string, a answer, told bool) {
+	h.t.Helper()
+	next, expect := h.chainOf(lineage), "old"
 	d.status[a.status]++
-	expect := "old"
 	switch a.status {
 	case statusOK, statusNotVerified:
 		expect = "new"
 	case statusIncomplete:
 		expect = ""
-		d.tells(h, a)
 	case statusFailed, statusRefused, statusRolledBack:
 		for _, diff := range postfixtest.Compare(before, h.live()) {
 			h.t.Errorf("exit status %d, and changed: %s", a.status, diff)
 		}
-		d.tells(h, a)
 	default:
 		h.t.Errorf("exit status %d", a.status)
+	}
+	if told && expect != "new" {
+		d.tells(h, a)
 	}
 	if panicked(a) {
 		h.t.Error("it crashed")
@@ -248,7 +278,7 @@ func (d *fullDisk) meets(h *host, free room, old, lineage string) {
 		h.t.Errorf("exit status %d, and the %s chain is served", a.status, got)
 	}
 	if h.t.Failed() {
-		h.t.Logf("%s%s", a.stdout, a.stderr)
+		h.t.Logf("exit status %d, %s\n%s", a.status, a.summary(), a.stderr)
 	}
 	d.roomy()
 	h.postcert("recover").want(0)
@@ -260,6 +290,15 @@ func (d *fullDisk) meets(h *host, free room, old, lineage string) {
 	if got := h.shows(old, next); got != "new" {
 		h.t.Error("the install with room again does not serve the new chain")
 	}
+}
+
+// summary is what a JSON answer says for people.
+func (a answer) summary() string {
+	a.t.Helper()
+	v := a.json()
+	out, _ := json.MarshalIndent(v["problems"], "", " ")
+	steps, _ := v["transaction"].(map[string]any)
+	return fmt.Sprintf("%s\n%v", out, steps["steps"])
 }
 
 // tells fails the test unless the answer says that there is no room, and
@@ -278,7 +317,7 @@ func (d *fullDisk) tells(h *host, a answer) {
 		if !full || !strings.Contains(said, d.dir) {
 			h.t.Errorf("the error does not say that %s is full: %s", d.dir, said)
 		}
-		if m["remedy"] == "" || !strings.Contains(fmt.Sprint(m["remedy"]), "room") {
+		if a.status != statusIncomplete && !strings.Contains(fmt.Sprint(m["remedy"]), "room") {
 			h.t.Errorf("the remedy does not speak of room: %s", said)
 		}
 	}
@@ -296,32 +335,83 @@ func (d *fullDisk) String() string {
 	return fmt.Sprintf("%d runs, by exit status %v; errors: %s", total, d.status, strings.Join(ids, ", "))
 }
 
-// R4: each of the directories is on a disk that is nearly full. Nothing that
-// Postfix reads has changed unless the exit status is 0, the error says where
-// there is no room, and the same install succeeds once there is some.
+// diskJob is one sweep of R4: on a host with a disk at one place.
+type diskJob struct {
+	place, kind    string
+	first, renewal []room
+	fills          bool
+}
+
+// diskJobs are the sweeps, each for a shard; the state directory, on which most
+// is written, has two.
+func diskJobs() []diskJob {
+	all := allRooms()
+	if !long {
+		return []diskJob{
+			{place: "state", kind: "tmpfs", first: all[:len(all)/2]},
+			{place: "state", kind: "tmpfs", first: all[len(all)/2:]},
+			{place: "state", kind: "ext4", first: fewRooms, renewal: fewRooms},
+			{place: "state", kind: "tmpfs", renewal: fewRooms, fills: true},
+			{place: "configuration", kind: "tmpfs", first: fewRooms, renewal: fewRooms, fills: true},
+			{place: "certificates", kind: "tmpfs", first: fewRooms, renewal: fewRooms},
+			{place: "runtime", kind: "tmpfs", first: someRooms, renewal: fewRooms},
+			{place: "queue", kind: "tmpfs", first: fewRooms, renewal: fewRooms},
+		}
+	}
+	var out []diskJob
+	for _, place := range []string{"state", "configuration", "certificates", "runtime", "queue"} {
+		out = append(out,
+			diskJob{place, "tmpfs", all, nil, true}, diskJob{place, "tmpfs", nil, all, false},
+			diskJob{place, "ext4", all, nil, false}, diskJob{place, "ext4", nil, all, false})
+	}
+	return out
+}
+
+// run does one sweep.
+func (j diskJob) run(t *testing.T) {
+	h := newHost(t, postfixtest.Options{MaxUse: 1})
+	h.env = patient
+	d := &fullDisk{smallDisk: h.newSmallDisk(j.kind, diskPlaces[j.place](h)), status: map[int]int{}, says: map[string]int{}}
+	reset := h.originalOn()
+	old, first := h.chain(), h.lineage(certtest.Leaf{})
+	for _, free := range j.first {
+		h.at("first install "+free.String(), func(h *host) { d.meets(h, free, old, first) })
+		reset()
+	}
+	for _, event := range fillMoments {
+		if j.fills {
+			h.at("first install, full at "+event, func(h *host) { d.fills(h, event, old, first) })
+			reset()
+		}
+	}
+	d.roomy()
+	h.postcert("install-cert", first).want(0)
+	for _, free := range j.renewal {
+		old, renewal := h.chain(), h.lineage(certtest.Leaf{})
+		h.at("renewal "+free.String(), func(h *host) { d.meets(h, free, old, renewal) })
+	}
+	for _, event := range fillMoments {
+		if j.fills {
+			old, renewal := h.chain(), h.lineage(certtest.Leaf{})
+			h.at("renewal, full at "+event, func(h *host) { d.fills(h, event, old, renewal) })
+		}
+	}
+	d.h = h
+	t.Logf("R4 %s on %s: %v", j.place, j.kind, d)
+}
+
+// R4: each of the directories is on a disk that is nearly full, or fills during
+// the run. Nothing that Postfix reads has changed unless the exit status is 0,
+// the error says where there is no room, and the same install succeeds once
+// there is some.
 func TestProofDiskFull(t *testing.T) {
-	postfixtest.Shards(t, len(diskPlaces), func(t *testing.T, shard int) {
-		place := diskPlaces[shard]
-		for _, kind := range []string{"tmpfs", "ext4"} {
-			t.Run(place.name+" "+kind, func(t *testing.T) {
-				all := long || kind == "tmpfs" && place.name == "state"
-				h := newHost(t, postfixtest.Options{MaxUse: 1})
-				h.env = patient
-				d := &fullDisk{smallDisk: h.newSmallDisk(kind, place.dir(h)), status: map[int]int{}, says: map[string]int{}}
-				reset := h.originalOn()
-				old, first := h.chain(), h.lineage(certtest.Leaf{})
-				for _, free := range roomsLeft(all) {
-					h.at("first install "+free.String(), func(h *host) { d.meets(h, free, old, first) })
-					reset()
-				}
-				h.postcert("install-cert", first).want(0)
-				for _, free := range roomsLeft(long) {
-					old, renewal := h.chain(), h.lineage(certtest.Leaf{})
-					h.at("renewal "+free.String(), func(h *host) { d.meets(h, free, old, renewal) })
-				}
-				d.h = h
-				t.Logf("R4 %s on %s: %v", place.name, kind, d)
-			})
+	jobs := diskJobs()
+	shards := min(len(jobs), 8)
+	postfixtest.Shards(t, shards, func(t *testing.T, shard int) {
+		for i, j := range jobs {
+			if i%shards == shard {
+				t.Run(j.place+" "+j.kind, j.run)
+			}
 		}
 	})
 }
