@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"os"
+	"syscall"
 	"time"
 
+	"postcert/deploy/atomicfile"
 	"postcert/deploy/lock"
 	"postcert/verify/problem"
 )
@@ -65,6 +67,10 @@ func (e *Engine) DryRun(ctx context.Context, choose Choice, scratch string) (*Re
 	if err != nil {
 		return refusal(p, rec, err), err
 	}
+	if err := atomicfile.Private(scratch); err != nil {
+		err = untrusted(scratch, err)
+		return refusal(p, rec, err), err
+	}
 	if err := os.MkdirAll(scratch, 0o700); err != nil {
 		return refusal(p, rec, err), err
 	}
@@ -109,7 +115,14 @@ func refusal(p *Plan, rec recorder, err error) *Report {
 func (e *Engine) acquire(ctx context.Context, rec *recorder, wait time.Duration) (*lock.Lock, error) {
 	var held *lock.Lock
 	err := rec.step(StepLock, func() (string, error) {
-		err := os.MkdirAll(e.StateDir, 0o700)
+		// Before it, because mkdir(2) would follow whoever can write above it.
+		err := atomicfile.Private(e.StateDir)
+		if err == nil {
+			err = os.MkdirAll(e.StateDir, 0o700)
+		}
+		if err == nil {
+			err = atomicfile.Private(e.StateDir)
+		}
 		if err == nil {
 			held, err = lock.Acquire(ctx, e.lockPath(), wait)
 		}
@@ -125,7 +138,20 @@ func (e *Engine) stateProblem(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() != nil || errors.As(err, &held) {
 		return err
 	}
+	var refused *atomicfile.RefusedError
+	if errors.As(err, &refused) {
+		return untrusted(e.StateDir, err)
+	}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return problem.List{problem.New("disk_full", problem.At{File: e.StateDir}, "the state directory %s cannot be used: %v", e.StateDir, err)}
+	}
 	return problem.List{problem.New("state_not_writable", problem.At{File: e.StateDir}, "the state directory %s cannot be used: %v", e.StateDir, err)}
+}
+
+// untrusted refuses a directory in which somebody else could decide what we
+// find and where we write.
+func untrusted(dir string, err error) error {
+	return problem.List{problem.New("directory_untrusted", problem.At{File: dir}, "%v", err)}
 }
 
 // settleFirst finishes or undoes an open transaction before a new one begins.

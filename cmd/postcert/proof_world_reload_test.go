@@ -85,7 +85,7 @@ func (b badReload) run(t *testing.T) weathered {
 	b.o.MaxUse = 1
 	h := newHost(t, b.o)
 	if b.renewal {
-		h.with(patient).postcert("install-cert", h.lineage(certtest.Leaf{})).want(0)
+		h.with(patience).postcert("install-cert", h.lineage(certtest.Leaf{})).want(0)
 	}
 	daemons := overlaid(t, strings.TrimSpace(h.pf.Postconf("-xh", "daemon_directory")))
 	impostor, pidFile := h.impostorCommand("127.0.0.1:465")

@@ -45,8 +45,8 @@ func replays(now time.Time) []replayed {
 func TestProofReplay(t *testing.T) {
 	h := newHost(t, postfixtest.Options{})
 	names := []string{hostName, "imap.example.test"}
-	h.with(patient).postcert("install-cert", h.pairDir(h.leaf(certtest.Leaf{Names: names, NotBefore: time.Now().Add(-3 * 24 * time.Hour)}))).want(0)
-	h.with(patient).postcert("install-cert", h.pairDir(h.leaf(certtest.Leaf{Names: names}))).want(0)
+	h.with(patience).postcert("install-cert", h.pairDir(h.leaf(certtest.Leaf{Names: names, NotBefore: time.Now().Add(-3 * 24 * time.Hour)}))).want(0)
+	h.with(patience).postcert("install-cert", h.pairDir(h.leaf(certtest.Leaf{Names: names}))).want(0)
 	refused := 0
 	for _, r := range replays(time.Now()) {
 		pair := h.leaf(r.leaf)

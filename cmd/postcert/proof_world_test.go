@@ -208,7 +208,7 @@ type facing struct {
 // Deadlines of a proof: on a busy machine the 4 s of other tests are too few,
 // and those of a release make what fails last for minutes.
 const (
-	patient  = testDeadline + "=15s"
+	patience = testDeadline + "=15s"
 	released = testDeadline + "=" // 20 s and 75 s
 )
 
@@ -224,7 +224,7 @@ func (h *host) faces(f facing, old, next string, args ...string) weathered {
 	h.t.Helper()
 	before, running := h.picture(), processes()
 	begin := time.Now()
-	a := weathered{answer: h.with(append([]string{patient}, f.env...)...).postcert(args...)}
+	a := weathered{answer: h.with(append([]string{patience}, f.env...)...).postcert(args...)}
 	a.took = time.Since(begin)
 	if pid, err := os.ReadFile(f.known); err == nil {
 		n, _ := strconv.Atoi(strings.TrimSpace(string(pid)))
