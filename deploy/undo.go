@@ -346,8 +346,8 @@ func (e *Engine) OpenInstance(ctx context.Context) (string, error) {
 
 func (e *Engine) settle(ctx context.Context, n note, tx *journal.Tx) (*Report, error) {
 	r := &run{Engine: e, recorder: recorder{progress: e.Progress}, tx: tx, began: n.Time,
-		plan:   &Plan{Instance: n.Instance, Name: n.Name, Change: Change{Reason: "recover: " + n.Reason}},
-		report: &Report{Generation: n.Generation, Cause: "an earlier run ended in the middle of it"}}
+		plan:   &Plan{Instance: n.Instance, Name: n.Name, Change: Change{Reason: "recover: " + n.Reason, Release: n.Reason == releaseReason}},
+		report: &Report{Generation: n.Generation, Recovered: true, Leaf: n.Leaf, Cause: "an earlier run ended in the middle of it"}}
 	r.report.Plan = r.plan
 	r.sweepReplace()
 	if tx.Phase() == phaseDone {

@@ -51,7 +51,7 @@ func (a *app) recordStatus(s *site, r *deploy.Report, err error) {
 	}
 	up := status.Update{
 		Instance: s.instance.ConfigDirectory, Name: r.Plan.Name, Time: time.Now(), Outcome: string(r.Outcome),
-		Exit: st, ID: id, Generation: r.Generation, Cause: r.Cause,
+		Exit: st, ID: id, Generation: r.Generation, Cause: r.Cause, Leaf: r.Leaf,
 	}
 	if !r.Plan.Pair.IsZero() {
 		up.Leaf = r.Plan.Pair.Fingerprint()
@@ -62,7 +62,9 @@ func (a *app) recordStatus(s *site, r *deploy.Report, err error) {
 	switch r.Outcome {
 	case deploy.Installed, deploy.NotVerified:
 		up.Released = r.Plan.Change.Release
-		up.Rehearsed = rehearsedWords(r.Rehearsed)
+		if !r.Recovered { // or nobody knows
+			up.Rehearsed = rehearsedWords(r.Rehearsed)
+		}
 	}
 	if werr := a.records().Record(up); werr != nil {
 		a.log.Warn("recording the status", "err", werr)
