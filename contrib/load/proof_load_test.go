@@ -71,7 +71,7 @@ type deployed struct {
 func TestProofLoad(t *testing.T) {
 	good, bad, bare, hold := 12, 12, 6, "6s"
 	if os.Getenv("POSTCERT_LONG") != "" {
-		good, bad, bare, hold = 200, 200, 50, "15s"
+		good, bad, bare, hold = 200, 200, 20, "15s"
 	}
 	s := newSite(t)
 	lasting := s.startLoad("lasting", "-parallel", "8", "-long", "8", "-hold", "4h")
