@@ -173,12 +173,17 @@ func choose(ctx context.Context, all []known) ([]Instance, error) {
 			continue
 		}
 		enabled = append(enabled, k.Instance)
-		s, err := k.Snapshot(ctx)
+	}
+	if len(enabled) == 1 {
+		return enabled, nil // that it offers no TLS is for its plan to say
+	}
+	for _, i := range enabled {
+		s, err := i.Snapshot(ctx)
 		if err != nil {
 			return nil, err
 		}
 		if slices.ContainsFunc(s.Listeners(Host(ctx)), func(l cf.Listener) bool { return l.TLS }) {
-			offering = append(offering, k.Instance)
+			offering = append(offering, i)
 		}
 	}
 	if len(offering) == 0 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -111,7 +112,7 @@ const (
 	blindWait = 50 * time.Millisecond
 )
 
-// serversOf are the smtpd(8) processes of a master.
+// serversOf are the smtpd(8) and tlsmgr(8) processes of a master.
 func serversOf(master int) []int {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", master, master))
 	if err != nil {
@@ -126,20 +127,15 @@ func serversOf(master int) []int {
 	return out
 }
 
-// isServer tells whether pid is, still, an smtpd(8) of this master. It is until
-// the master has noticed its end.
+// serverPattern is the beginning of proc_pid_stat(5): name, state, parent.
+var serverPattern = regexp.MustCompile(`^\d+ \((?:smtpd|tlsmgr)\) . (\d+) `)
+
+// isServer tells whether pid is, still, such a process of this master. It is
+// until the master has noticed its end.
 func isServer(pid, master int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	return err == nil && strings.HasPrefix(string(stat), fmt.Sprintf("%d (smtpd) ", pid)) &&
-		strings.Contains(string(stat), fmt.Sprintf(") %c %d ", stateOf(string(stat)), master))
-}
-
-// stateOf is the third field of proc_pid_stat(5).
-func stateOf(stat string) byte {
-	if i := strings.LastIndex(stat, ") "); i >= 0 && i+2 < len(stat) {
-		return stat[i+2]
-	}
-	return '?'
+	m := serverPattern.FindSubmatch(stat)
+	return err == nil && m != nil && string(m[1]) == strconv.Itoa(master)
 }
 
 // awaitIdle waits until all of these processes, which were there before a
@@ -147,7 +143,8 @@ func stateOf(stat string) byte {
 // milliseconds; until the master has noticed, it counts on them and starts no
 // other, and clients wait. Idle are the one that waits for events, and those
 // that wait in turn for a lock to be that one; a process that has a client waits
-// for it in poll(2).
+// for it in poll(2). The tlsmgr(8) of before ends at once: an smtpd that still
+// meets it sleeps for a second before it asks the next one.
 func awaitIdle(ctx context.Context, master int, servers []int) {
 	for begin := time.Now(); ; {
 		idle, blind := false, false // somebody is, somebody may be
