@@ -50,7 +50,12 @@ func (r *run) close(cause error) error {
 	if err != nil {
 		return err
 	}
-	if err := r.tx.Close(string(r.report.Outcome), detail); err != nil {
+	err = r.tx.Close(string(r.report.Outcome), detail)
+	var unrecorded *journal.UnrecordedError
+	if errors.As(err, &unrecorded) {
+		r.report.Problems = append(r.report.Problems, problem.Warn("history_full", problem.At{File: r.historyDir()},
+			"the history has no record of this change: %v", err))
+	} else if err != nil {
 		return err
 	}
 	r.tx = nil

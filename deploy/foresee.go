@@ -52,7 +52,9 @@ func (p *Plan) replaceable() {
 				err = nil
 			}
 		}
-		if err != nil {
+		if errors.As(err, &refused) && (refused.Reason == atomicfile.NoSpace || refused.Reason == atomicfile.NoInodes) {
+			p.Problems = append(p.Problems, problem.New("disk_full", problem.At{File: filepath.Dir(refused.Path)}, "%v", err))
+		} else if err != nil {
 			p.Problems = append(p.Problems, problem.New("config_not_replaceable", problem.At{File: t}, "%v", err))
 		}
 	}

@@ -62,17 +62,26 @@ func (h *host) look() view {
 	h.t.Helper()
 	out := view{}
 	for addr, mode := range listeners {
-		chain, err := postfixtest.ServedChain(h.t, addr, mode)
-		if err != nil {
-			h.t.Fatalf("%s: %v", addr, err)
+		var err error
+		if out[addr], err = presented(h.t, addr, mode); err != nil {
+			h.t.Fatal(err)
 		}
-		var prints []string
-		for _, der := range chain {
-			prints = append(prints, postfixtest.Fingerprint(der))
-		}
-		out[addr] = strings.Join(prints, " ")
 	}
 	return out
+}
+
+// presented is the chain that openssl is shown, as fingerprints.
+func presented(t *testing.T, addr string, mode postfixtest.Mode) (string, error) {
+	t.Helper()
+	chain, err := postfixtest.ServedChain(t, addr, mode)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", addr, err)
+	}
+	var prints []string
+	for _, der := range chain {
+		prints = append(prints, postfixtest.Fingerprint(der))
+	}
+	return strings.Join(prints, " "), nil
 }
 
 // between fails the test unless each listener presents its whole old chain or

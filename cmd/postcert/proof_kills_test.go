@@ -133,20 +133,20 @@ type errand struct {
 	status int  // when it is not killed
 }
 
-var installing = []string{
+var installSteps = []string{
 	programStart, "lock begin", "lock end", "plan begin", "stage begin", "rehearse begin", "journal begin", "commit begin",
 	"reload begin", "prove begin", "confirm begin", "confirm end",
 }
 
 var ways = []way{
-	{"adopting overrides", installing, 4, "overrides", func(c *course) errand { return c.install("", "--adopt-overrides") }},
-	{"first install", installing, 4, "original", func(c *course) errand { return c.install("") }},
-	{"renewal", installing, 4, "", func(c *course) errand { return c.install("") }},
-	{"rollback", installing, 4, "", (*course).rollback},
+	{"adopting overrides", installSteps, 4, "overrides", func(c *course) errand { return c.install("", "--adopt-overrides") }},
+	{"first install", installSteps, 4, "original", func(c *course) errand { return c.install("") }},
+	{"renewal", installSteps, 4, "", func(c *course) errand { return c.install("") }},
+	{"rollback", installSteps, 4, "", (*course).rollback},
 	{"recovery", []string{programStart, "lock begin", "lock end", "reprove end"}, 4, "", (*course).recovery},
 	{"recovery", []string{"undo begin", "restore begin", "reprove begin"}, 8, "", (*course).recovery},
 	{"undo", []string{"undo begin", "restore begin", "reprove begin", "reprove end"}, 8, "", (*course).failing},
-	{"service", installing, 4, "adopted", func(c *course) errand {
+	{"service", installSteps, 4, "adopted", func(c *course) errand {
 		return c.install(postfixtest.Submissions, "--service", "submissions/inet", "--name", "own")
 	}},
 }

@@ -24,12 +24,12 @@ type moment struct {
 	or      map[string][]int // exit statuses for some of the faults instead of want
 }
 
-// moments are all at which a transaction calls a program of Postfix. Before the
+// callMoments are all at which a transaction calls a program of Postfix. Before the
 // commit a bad one stops it, nothing touched (1; 3 where Postfix seems to say
 // that it cannot read its configuration); after the commit it is undone, by
 // SIGHUP if need be (4); what only informs stops nothing (0). What cannot be
 // undone without the program is told (5).
-func moments(h *host) []moment {
+func callMoments(h *host) []moment {
 	stops := map[string][]int{"fails": {3}, "slow": {0}}
 	nothing := map[string][]int{"slow": {0}, "empty": {0, 4}, "binary": {0, 4}, "10 MiB": {0, 4}}
 	const ask, script, undo = 20 * time.Second, 60 * time.Second, 10 * time.Second
@@ -66,7 +66,7 @@ func (r row) stuck() bool { return r.name == "hung" || r.name == "endless" }
 // out what waits for a long limit a second time.
 func rows(h *host) []row {
 	var out []row
-	for i, m := range moments(h) {
+	for i, m := range callMoments(h) {
 		for j, f := range faults {
 			r := row{m, f}
 			endless := f.name == "endless" && m.at != "plan begin"
@@ -92,7 +92,12 @@ func (r row) cost() time.Duration {
 // The time that a run may take beside what its programs are given: a run takes
 // one or two seconds; the rest is for a machine with other work, and for what
 // waits for an undo: see undoReload in package deploy.
-const leeway = 30 * time.Second
+const leeway = time.Minute
+
+const (
+	soon    = leeway
+	twoAsks = leeway + 30*time.Second // deadlines of a proof and of the undo's
+)
 
 // R7, S24: the programs of Postfix hang, are missing, fail, die, are slow, or
 // print nonsense, from each moment on at which a transaction calls them.

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,25 +36,16 @@ func stagePrograms(t *testing.T) *programs {
 		t.Fatal(err)
 	}
 	s := &programs{t: t, faults: filepath.Join(dir, "faults")}
-	for _, d := range []string{"faults", "real", "upper-sbin", "work-sbin", "upper-bin", "work-bin"} {
+	for _, d := range []string{"faults", "real"} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for target, names := range stagedPrograms {
-		base := filepath.Base(target)
 		for _, name := range names {
 			sh(t, "cp -p %s/%s %s/real/", target, name, dir)
 		}
-		data := "lowerdir=" + target + ",upperdir=" + dir + "/upper-" + base + ",workdir=" + dir + "/work-" + base
-		if err := syscall.Mount("overlay", target, "overlay", 0, data); err != nil {
-			t.Fatalf("overlaying %s: %v", target, err)
-		}
-		t.Cleanup(func() {
-			if err := syscall.Unmount(target, syscall.MNT_DETACH); err != nil {
-				t.Error(err)
-			}
-		})
+		mountOverlay(t, target, dir)
 		for _, name := range names {
 			script := fmt.Sprintf("#!/bin/sh\n[ ! -e %[1]s/%[2]s ] || . %[1]s/%[2]s\nexec %[3]s/real/%[2]s \"$@\"\n", s.faults, name, dir)
 			tmp := filepath.Join(target, name+".new")
@@ -66,6 +59,28 @@ func stagePrograms(t *testing.T) *programs {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return s
+}
+
+// mountOverlay lets dir be changed until the test ends, in this process's own
+// mount namespace; the changes are kept in scratch.
+func mountOverlay(t *testing.T, dir, scratch string) {
+	t.Helper()
+	layers, err := os.MkdirTemp(scratch, "layers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	upper, work := layers+"/upper", layers+"/work"
+	if err := errors.Join(os.Mkdir(upper, 0o755), os.Mkdir(work, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("overlay", dir, "overlay", 0, "lowerdir="+dir+",upperdir="+upper+",workdir="+work); err != nil {
+		t.Fatalf("overlaying %s: %v", dir, err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // misbehaviour is a way in which a program goes wrong: shell that its script runs, or,
@@ -187,7 +202,19 @@ type facing struct {
 	limit time.Duration // it takes no longer
 	says  []string      // in what it prints
 	mend  func()        // makes the world good again
+	known string        // file with the id of a process that may run on
 }
+
+// Deadlines of a proof: on a busy machine the 4 s of other tests are too few,
+// and those of a release make what fails last for minutes.
+const (
+	patience = testDeadline + "=15s"
+	released = testDeadline + "=" // 20 s and 75 s
+)
+
+// undoLimit is how long a successful undo may take: a promise of R7, and more
+// than undoReload in package deploy.
+const undoLimit = 30 * time.Second
 
 // faces runs args and fails the test unless the exit status tells the truth:
 // nothing touched (1, 3, 7), everything as before and served (4), the new chain
@@ -197,8 +224,12 @@ func (h *host) faces(f facing, old, next string, args ...string) weathered {
 	h.t.Helper()
 	before, running := h.picture(), processes()
 	begin := time.Now()
-	a := weathered{answer: h.with(f.env...).postcert(args...)}
+	a := weathered{answer: h.with(append([]string{patience}, f.env...)...).postcert(args...)}
 	a.took = time.Since(begin)
+	if pid, err := os.ReadFile(f.known); err == nil {
+		n, _ := strconv.Atoi(strings.TrimSpace(string(pid)))
+		running[n] = f.known
+	}
 	left := h.strangers(running)
 	if f.mend != nil {
 		f.mend()
@@ -208,6 +239,9 @@ func (h *host) faces(f facing, old, next string, args ...string) weathered {
 	}
 	if !slices.Contains(f.want, a.status) {
 		h.t.Errorf("exit status %d, want one of %d", a.status, f.want)
+	}
+	if took := a.undone(); a.status == 4 && took > undoLimit {
+		h.t.Errorf("the undo took %v, limit %v", took, undoLimit)
 	}
 	if a.took > f.limit {
 		h.t.Errorf("took %v, limit %v", a.took, f.limit)
@@ -221,7 +255,7 @@ func (h *host) faces(f facing, old, next string, args ...string) weathered {
 		if !strings.Contains(a.stderr, "postcert recover") {
 			h.t.Error("5 without saying what to do")
 		}
-		h.postcert("recover").want(0)
+		h.with(released).postcert("recover").want(0)
 	}
 	expect := "old"
 	if a.status == 0 || a.status == 9 {
@@ -238,14 +272,32 @@ func (h *host) faces(f facing, old, next string, args ...string) weathered {
 	return a
 }
 
+// undoing is a line about a step of an undo, as a run prints it.
+var undoing = regexp.MustCompile(`(?m)^ *(?:ok|no) +(?:undo|restore|reprove) .* ([0-9.]+) s$`)
+
+// undone is how long the undo took, from the moment at which it was known that
+// one is needed until the former state was proven to be served.
+func (a weathered) undone() time.Duration {
+	var sum time.Duration
+	for _, m := range undoing.FindAllStringSubmatch(a.stdout, -1) {
+		d, err := time.ParseDuration(m[1] + "s")
+		if err != nil {
+			a.t.Error(err)
+		}
+		sum += d
+	}
+	return sum
+}
+
 // statuses counts exit statuses and keeps the longest time, for the figures at the
 // end of a proof.
 type statuses struct {
 	mu     sync.Mutex
 	runs   int
 	status map[int]int
-	longst time.Duration
+	longst time.Duration // run
 	which  string
+	undone time.Duration // longest undo that ended with 4
 }
 
 func (y *statuses) add(name string, a weathered) {
@@ -259,6 +311,9 @@ func (y *statuses) add(name string, a weathered) {
 	if a.took > y.longst {
 		y.longst, y.which = a.took, name
 	}
+	if a.status == 4 {
+		y.undone = max(y.undone, a.undone())
+	}
 }
 
 func (y *statuses) String() string {
@@ -268,7 +323,7 @@ func (y *statuses) String() string {
 	for _, s := range sortedKeys(y.status) {
 		codes = append(codes, fmt.Sprintf("%d x exit %d", y.status[s], s))
 	}
-	return fmt.Sprintf("%d runs: %s; longest %v (%s)", y.runs, strings.Join(codes, ", "), y.longst.Round(10*time.Millisecond), y.which)
+	return fmt.Sprintf("%d runs: %s; longest %v (%s); longest undo %v", y.runs, strings.Join(codes, ", "), y.longst.Round(10*time.Millisecond), y.which, y.undone)
 }
 
 func sortedKeys(m map[int]int) []int {

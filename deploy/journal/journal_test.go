@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -453,5 +455,37 @@ func TestDamagedJournalIsRefused(t *testing.T) {
 				t.Error("something was changed")
 			}
 		})
+	}
+}
+
+// fullHistory has no room for a record.
+type fullHistory struct {
+	atomicfile.FS
+	dir string
+}
+
+func (f fullHistory) Create(path string) (atomicfile.FileHandle, error) {
+	if filepath.Dir(path) == f.dir {
+		return nil, &fs.PathError{Op: "create", Path: path, Err: syscall.ENOSPC}
+	}
+	return f.FS.Create(path)
+}
+
+// TestCloseWithoutRoom: nobody knows for how long a disk is full, so what is
+// settled does not wait for it.
+func TestCloseWithoutRoom(t *testing.T) {
+	f := before(t)
+	j := testJournal(f)
+	j.FS = fullHistory{f, j.History}
+	tx, err := j.Begin(nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var unrecorded *UnrecordedError
+	if err := tx.Close("deployed", nil); !errors.As(err, &unrecorded) || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("got %v, want an UnrecordedError", err)
+	}
+	if tx, err := j.Open(); tx != nil || err != nil {
+		t.Errorf("after Close: got %v, %v; want it closed", tx, err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"postcert/deploy/postfix/cf"
 	"postcert/deploy/program"
+	"postcert/verify/problem"
 )
 
 // Snapshot reads the configuration as it stands. Both files are read once,
@@ -51,7 +52,13 @@ func (i Instance) snapshotOnce(ctx context.Context) (cf.Snapshot, error) {
 	case err != nil:
 		return cf.Snapshot{}, i.broken(err)
 	}
-	return cf.Parse(i.ConfigDirectory, main, master, out)
+	s, err := cf.Parse(i.ConfigDirectory, main, master, out)
+	var bad *cf.ParseError
+	if errors.As(err, &bad) {
+		// Postfix reads what we don't: a NUL byte, for one.
+		err = problem.New("config_broken", problem.At{File: bad.File, Line: bad.Line}, "%s", bad.Text)
+	}
+	return s, err
 }
 
 // Unchanged tells whether a Snapshot would be equal to s. What postconf says of

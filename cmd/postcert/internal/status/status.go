@@ -96,13 +96,17 @@ type Store struct {
 	Path func(instance, name string) (string, error)
 }
 
+// maxRecord is more than any record has, in bytes.
+const maxRecord = 1 << 20
+
 // Read returns the record of a certificate, or nil if there is none.
 func (s Store) Read(instance, name string) (*Record, error) {
 	path, err := s.Path(instance, name)
 	if err != nil {
 		return nil, err
 	}
-	data, err := os.ReadFile(path)
+	// What is no file of ours is not followed, not waited for and not read.
+	data, err := atomicfile.ReadFile(atomicfile.OS, path, maxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
