@@ -12,12 +12,23 @@ import (
 	"postcert/verify/problem"
 )
 
-// Run takes the lock, settles what an earlier run left, plans c, shows the
-// plan, and applies it. It is the one way in which a change reaches production.
+// Choice says which change is wanted. Run asks when it has the lock, so that a
+// choice that depends on what is installed, such as a rollback, is of the state
+// that it changes.
+type Choice func(context.Context) (Change, error)
+
+// Chosen is the choice of one that knows already.
+func Chosen(c Change) Choice {
+	return func(context.Context) (Change, error) { return c, nil }
+}
+
+// Run takes the lock, settles what an earlier run left, asks choose what is
+// wanted, plans it, shows the plan, and applies it. It is the one way in which a
+// change reaches production.
 // wait is how long another run may hold the lock before a *lock.HeldError.
 // show, if not nil, is called with the plan before anything is written. The
 // report is nil only if there is no plan.
-func (e *Engine) Run(ctx context.Context, c Change, wait time.Duration, show func(*Plan)) (*Report, error) {
+func (e *Engine) Run(ctx context.Context, choose Choice, wait time.Duration, show func(*Plan)) (*Report, error) {
 	rec := recorder{progress: e.Progress}
 	held, err := e.acquire(ctx, &rec, wait)
 	if err != nil {
@@ -25,6 +36,10 @@ func (e *Engine) Run(ctx context.Context, c Change, wait time.Duration, show fun
 	}
 	defer held.Release()
 	if err := e.settleFirst(ctx, &rec); err != nil {
+		return nil, err
+	}
+	c, err := choose(ctx)
+	if err != nil {
 		return nil, err
 	}
 	p, err := e.plan(ctx, &rec, c)
@@ -39,11 +54,15 @@ func (e *Engine) Run(ctx context.Context, c Change, wait time.Duration, show fun
 	return rep, err
 }
 
-// DryRun plans c and rehearses it, and writes nothing outside scratch, a
+// DryRun plans what is wanted and rehearses it, and writes nothing outside scratch, a
 // directory below which temporary ones are made. Its verdicts are those of Run,
 // up to the rehearsal.
-func (e *Engine) DryRun(ctx context.Context, c Change, scratch string) (*Report, error) {
+func (e *Engine) DryRun(ctx context.Context, choose Choice, scratch string) (*Report, error) {
 	rec := recorder{progress: e.Progress}
+	c, err := choose(ctx)
+	if err != nil {
+		return nil, err
+	}
 	p, err := e.plan(ctx, &rec, c)
 	if err != nil {
 		return refusal(p, rec, err), err

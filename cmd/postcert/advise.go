@@ -54,7 +54,9 @@ var errNotVerified = errors.New("installed, not verified")
 func advise(err error) (status int, problems problem.List) {
 	problems = remedied(problem.From(err))
 	status = statusOf(err, problems)
-	if err != nil && len(problems.Errors()) == 0 && status != statusNo && status != statusNotVerified {
+	// How an undo ended is said also when its cause is a problem with an id.
+	undone := status == statusRolledBack || status == statusIncomplete
+	if err != nil && (len(problems.Errors()) == 0 || undone) && status != statusNo && status != statusNotVerified {
 		problems = append(problems, remedied(problem.List{describe(err)})...)
 	}
 	return status, problems

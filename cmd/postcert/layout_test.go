@@ -62,8 +62,10 @@ var rooms = []room{
 	{"deploy/postfix", nil},
 	{"deploy/postfix/rehearsal", []string{"verify/probe"}},
 	{"deploy/postfix/table", nil},
+	{"contrib/fuzz", nil},
 	{"contrib/impostor", nil},
 	{"contrib/load", nil},
+	{"contrib/mutants", nil},
 	{"contrib/testsummary", nil},
 }
 
@@ -74,7 +76,7 @@ var outside = []struct {
 	prefix string
 	owners []string
 }{
-	{"os/exec", []string{"deploy/program"}},
+	{"os/exec", []string{"deploy/program", "contrib/fuzz", "contrib/mutants"}},
 	{"github.com/spf13/cobra", []string{"cmd/postcert"}},
 	{"github.com/spf13/pflag", []string{"cmd/postcert"}},
 	{"github.com/spf13/viper", []string{"cmd/postcert/internal/config"}},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -47,7 +48,7 @@ var powerCases = []struct {
 	{"rollback", func(p *powerHost) change {
 		p.installed()
 		dir, _ := p.fresh()
-		p.postcert("install-cert", dir).want(0)
+		p.postcert("install-cert", dir, "--no-rehearsal").want(0)
 		return p.change(p.former(), "rollback")
 	}},
 	{"release", func(p *powerHost) change {
@@ -71,59 +72,71 @@ func (p *powerHost) change(next string, args ...string) change {
 	return change{args: args, old: p.chain(), new: next, done: next, before: p.picture()}
 }
 
+// cutAt makes a run of postcert be killed at a point, with its disk where that
+// can be done from inside.
+func (p *powerHost) cutAt(point string, flag shutdown) []string {
+	env := []string{killAt + "=" + point}
+	if !p.disk.kind.copied {
+		env = append(env, fmt.Sprintf("%s=%d %s", cutWith, flag, p.disk.dir))
+	}
+	return env
+}
+
 // cutDuring runs the change, in which the power fails at the point, and tells
 // whether it had ended successfully before. Points are those of killAt; "time
 // 0.4" is so many seconds after the start, "end" after the end.
 func (p *powerHost) cutDuring(c change, point string, flag shutdown) (finished bool) {
 	p.t.Helper()
-	env := []string{killAt + "=" + point}
-	if !p.disk.kind.copied {
-		env = append(env, fmt.Sprintf("%s=%d %s", cutWith, flag, p.disk.dir))
-	}
-	h := p.with(env...)
-	cmd := h.command(c.args...)
+	cmd := p.with(p.cutAt(point, flag)...).command(c.args...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	cut := false
-	if s, ok := strings.CutPrefix(point, "time "); ok {
-		seconds, _ := strconv.ParseFloat(s, 64)
-		time.Sleep(time.Duration(seconds * float64(time.Second)))
-		if !p.disk.kind.copied {
-			p.disk.cut(flag)
-			cut = true
-		}
-		_ = cmd.Process.Kill() // it may have ended
-	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	cut := p.cutInTime(point, flag, ended, cmd.Process)
 	var exit *exec.ExitError
-	if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
+	if err := <-ended; err != nil && !errors.As(err, &exit) {
 		p.t.Fatal(err)
 	}
-	switch status := cmd.ProcessState.ExitCode(); {
-	case status == 0:
-		finished = true
-	case status != -1:
-		p.t.Fatalf("exit status %d\n%s", status, &out)
-	case !p.disk.kind.copied:
-		cut = true
-	}
-	if finished {
-		p.promised(func() {
-			if !cut {
-				p.disk.cut(flag)
-			}
-		})
+	status := cmd.ProcessState.ExitCode()
+	if status == 0 && !cut {
+		p.promised(func() { p.disk.cut(flag) })
 		return true
 	}
-	if !cut {
-		p.disk.cut(flag)
+	if status != 0 && status != -1 && !cut { // after a cut it may have seen an error before the kill
+		p.t.Fatalf("exit status %d\n%s", status, &out)
+	}
+	if p.disk.kind.copied {
+		p.disk.cut(flag) // at the kill
 	}
 	for _, file := range p.powerFails() {
 		p.t.Errorf("after the cut: %s", file)
 	}
-	return false
+	return status == 0
+}
+
+// cutInTime takes the power away from a process after the time that a point
+// says, unless it ends before.
+func (p *powerHost) cutInTime(point string, flag shutdown, ended chan error, process *os.Process) bool {
+	p.t.Helper()
+	s, ok := strings.CutPrefix(point, "time ")
+	if !ok {
+		return false
+	}
+	seconds, _ := strconv.ParseFloat(s, 64)
+	select {
+	case err := <-ended:
+		ended <- err
+		return false
+	case <-time.After(time.Duration(seconds * float64(time.Second))):
+	}
+	if !p.disk.kind.copied {
+		p.disk.cut(flag)
+	}
+	_ = process.Kill() // it may have ended
+	return true
 }
 
 // promised takes the power away after a run that reported success, and fails
@@ -161,7 +174,7 @@ func (p *powerHost) outage(c change, point string, flag shutdown, way int) {
 		p.settleAfter(c, way)
 	}
 	dir, chain := p.fresh()
-	p.postcert("install-cert", dir).want(0)
+	p.postcert("install-cert", dir, "--no-rehearsal").want(0)
 	p.promised(func() { p.disk.cut(logLost) })
 	p.kept(chain)
 }
@@ -204,26 +217,29 @@ func (p *powerHost) settleAfter(c change, way int) (is string) {
 	return is
 }
 
-// powerPoints are the moments of a case at which the power fails: with
-// POSTCERT_LONG all events and file operations, else want of them; and some
-// moments by the clock, which hit what is between the operations.
-func powerPoints(tr journey, took time.Duration, want int, r *rand.Rand) []string {
-	points := []string{"end"}
+// powerPoints are the moments of a case at which the power fails: its end, each
+// step, some file operations, and some moments by the clock, which hit what lies
+// between the operations. Without POSTCERT_LONG they are the end and two others.
+func powerPoints(tr journey, took time.Duration, r *rand.Rand) []string {
+	points := []string{"torn replace", "replaced"}
 	for _, e := range tr.events {
-		points = append(points, e)
+		if strings.HasSuffix(e, " begin") || e == "commit end" || e == "confirm end" {
+			points = append(points, e)
+		}
 	}
-	for n := range tr.changes {
-		points = append(points, fmt.Sprintf("op %d", n+1))
+	const ops = 14
+	for i := range ops {
+		from, to := i*tr.changes/ops, (i+1)*tr.changes/ops
+		points = append(points, fmt.Sprintf("op %d", 1+from+r.IntN(max(1, to-from))))
 	}
-	points = append(points, "torn replace", "replaced")
-	for range max(1, len(points)/8) {
+	for range 3 {
 		points = append(points, fmt.Sprintf("time %.3f", r.Float64()*took.Seconds()))
 	}
+	r.Shuffle(len(points), func(i, j int) { points[i], points[j] = points[j], points[i] })
 	if !long {
-		r.Shuffle(len(points)-1, func(i, j int) { points[i+1], points[j+1] = points[j+1], points[i+1] })
-		points = points[:want]
+		points = points[:2]
 	}
-	return points
+	return append([]string{"end"}, points...)
 }
 
 // tally is what a proof counts, by name.
@@ -257,8 +273,8 @@ func powerCuts(t *testing.T, kind diskKind, shard, shards int) {
 		args := c.ready(p).args
 		start := time.Now()
 		tr := p.traced(args...)
-		for n, point := range powerPoints(tr, time.Since(start), 3, rand.New(rand.NewPCG(1, uint64(i)))) {
-			if long && n%shards != shard {
+		for n, point := range powerPoints(tr, time.Since(start), rand.New(rand.NewPCG(1, uint64(i)))) {
+			if long && (n+i)%shards != shard {
 				continue
 			}
 			flag, way := []shutdown{logLost, logSaved}[n%2], (n/shards+n)%waysToRecover
@@ -292,7 +308,10 @@ func (p *powerHost) findCarelessness(which string) {
 	dir, _ := p.fresh()
 	var found []string
 	if which == "files" {
-		p.with(killAt+"=prove begin", fmt.Sprintf("%s=%d %s", cutWith, logSaved, p.disk.dir)).postcert("install-cert", dir).want(-1)
+		p.with(p.cutAt("prove begin", logSaved)...).postcert("install-cert", dir).want(-1)
+		if p.disk.kind.copied {
+			p.disk.cut(logSaved)
+		}
 		found = p.powerFails()
 	} else {
 		p.postcert("install-cert", dir).want(0)

@@ -81,12 +81,11 @@ func (a *app) rollbackCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c, err := s.engine.Rollback(ctx, first(args), to)
-			if err != nil {
-				return err
-			}
-			c.IgnoreListeners = ignore
-			return a.transact(ctx, s, a.change(s, c), res)
+			return a.transact(ctx, s, func(ctx context.Context) (deploy.Change, error) {
+				c, err := s.engine.Rollback(ctx, first(args), to)
+				c.IgnoreListeners = ignore
+				return a.change(s, c), err
+			}, res)
 		}),
 	}
 	cmd.Flags().IntVar(&to, "to", 0, "`GENERATION` to go back to (default: the one before the present one)")
@@ -104,11 +103,10 @@ func (a *app) releaseCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c, err := s.engine.Release(ctx, first(args))
-			if err != nil {
-				return err
-			}
-			return a.transact(ctx, s, a.change(s, c), res)
+			return a.transact(ctx, s, func(ctx context.Context) (deploy.Change, error) {
+				c, err := s.engine.Release(ctx, first(args))
+				return a.change(s, c), err
+			}, res)
 		}),
 	}
 	a.dryRunFlag(cmd)

@@ -54,7 +54,7 @@ func TestStepsFailingPostfix(t *testing.T) {
 		want     int
 	}{
 		{fail: "Snapshot 1", want: 1},
-		{fail: "Snapshot 2", want: 1},
+		{fail: "Unchanged 1", want: 1},
 		{fail: "Candidate 1", want: 1},
 		{fail: "Master 1", want: 1},
 		{fail: "Check *", want: 0},
@@ -62,7 +62,8 @@ func TestStepsFailingPostfix(t *testing.T) {
 		{fail: "Replace 1", want: 4},
 		{fail: "Reload 1", want: 4},
 		{fail: "Reload 1, LogSince *", want: 4},
-		{fail: "Reload *", want: 5},
+		{fail: "Reload *", want: 4},
+		{fail: "Reload *, Refresh *", want: 5},
 		{fail: "Reload 1, Replace 2", want: 5},
 		{fail: "Reload 1, Master 2", want: 4},
 		{fail: "Restart *", at: fmt.Sprintf("reload begin: kill -KILL %d; sleep 0.2", h.pf.MasterPID()), want: 5},

@@ -59,7 +59,7 @@ type contest struct {
 func (h *host) contest(ctx context.Context, temperature string, rounds int, progress io.Writer) *contest {
 	h.t.Helper()
 	c := &contest{Rounds: rounds, Series: map[string]series{}}
-	all := h.contestants()
+	all := slices.DeleteFunc(h.contestants(), func(c contestant) bool { return h.without == c.key })
 	for round := -1; round < rounds; round++ { // the first one warms the caches
 		fmt.Fprintf(progress, "\r%s: round %d of %d ", temperature, max(round+1, 0), rounds)
 		// Nobody always follows the same one.

@@ -30,6 +30,7 @@ type host struct {
 	ours     *instance // renewed by postcert
 	hand     *instance // renewed by hand
 	rehearse func(ctx context.Context) error
+	without  string // contestant that is left out
 }
 
 // instance is a private Postfix and where it listens.

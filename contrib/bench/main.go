@@ -59,6 +59,7 @@ type settings struct {
 	renewals int     // for the percentiles
 	slack    float64 // what bounds are multiplied by
 	memory   bool    // files in memory
+	without  string  // contestant that is left out
 	check    bool
 	json     bool
 }
@@ -129,6 +130,7 @@ func measure(ctx context.Context, t testing.TB, s settings, progress io.Writer) 
 	}
 	onDisk(t, s.memory)
 	h := newHost(t, binary)
+	h.without = s.without
 	rep.Sync = syncCost(t, h.ours.Dir)
 	rep.Idle = h.contest(ctx, "idle", s.rounds, progress)
 	if s.hot > 0 {

@@ -71,10 +71,11 @@ func (i Instance) adopt(ctx context.Context) (Instance, error) {
 			return i, fmt.Errorf("looking at the instance: %w", err)
 		}
 	}
-	v, err := i.values(ctx, "command_directory", "multi_instance_name", "queue_directory")
+	v, err := i.values(ctx, "command_directory", "queue_directory", "multi_instance_name")
 	if err != nil {
 		return i, err
 	}
+	i.QueueDirectory = v["queue_directory"]
 	if i.CommandDirectory == "" {
 		i.CommandDirectory = v["command_directory"]
 	}
@@ -108,6 +109,7 @@ func (i Instance) all(ctx context.Context) ([]known, error) {
 	if err != nil {
 		return nil, err
 	}
+	primary.QueueDirectory = v["queue_directory"]
 	if primary.CommandDirectory == "" {
 		primary.CommandDirectory = v["command_directory"]
 	}
@@ -171,12 +173,17 @@ func choose(ctx context.Context, all []known) ([]Instance, error) {
 			continue
 		}
 		enabled = append(enabled, k.Instance)
-		s, err := k.Snapshot(ctx)
+	}
+	if len(enabled) == 1 {
+		return enabled, nil // that it offers no TLS is for its plan to say
+	}
+	for _, i := range enabled {
+		s, err := i.Snapshot(ctx)
 		if err != nil {
 			return nil, err
 		}
 		if slices.ContainsFunc(s.Listeners(Host(ctx)), func(l cf.Listener) bool { return l.TLS }) {
-			offering = append(offering, k.Instance)
+			offering = append(offering, i)
 		}
 	}
 	if len(offering) == 0 {

@@ -24,8 +24,10 @@ type Instance struct {
 	// CommandDirectory is where postconf(1) and postfix(1) are; "" is
 	// /usr/sbin.
 	CommandDirectory string
-	// QueueDirectory is where the master works; "" is asked of postconf(1)
-	// each time that it is needed.
+	// QueueDirectory is queue_directory, where the master's pid file is. Find
+	// fills it, so that a master can be found, and told to reload, by one whose
+	// postconf broke meanwhile; with "" postconf is asked. A Postfix that runs
+	// keeps the one that it was started with.
 	QueueDirectory string
 	// RuntimeDirectory is where Candidate works, below a directory that only
 	// root reads; "" is /run/postcert.
@@ -95,18 +97,17 @@ func (i Instance) nonsense(dir string, args []string, format string, more ...any
 	}
 }
 
-// value is one parameter's value in main.cf or by default, expanded.
-func (i Instance) value(ctx context.Context, name string) (string, error) {
-	v, err := i.values(ctx, name)
-	return v[name], err
-}
-
-// queue is the instance's queue directory.
-func (i Instance) queue(ctx context.Context) (string, error) {
+func (i Instance) queueDirectory(ctx context.Context) (string, error) {
 	if i.QueueDirectory != "" {
 		return i.QueueDirectory, nil
 	}
 	return i.value(ctx, "queue_directory")
+}
+
+// value is one parameter's value in main.cf or by default, expanded.
+func (i Instance) value(ctx context.Context, name string) (string, error) {
+	v, err := i.values(ctx, name)
+	return v[name], err
 }
 
 // values are expanded parameter values, all of those that are named.

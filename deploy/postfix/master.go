@@ -35,10 +35,10 @@ type Master struct {
 func (m Master) Visible() bool { return m.PID != 0 }
 
 // Master looks for the running master: pid file, lock, and a process of that
-// id which works in this instance's queue directory. It starts no process but,
-// for an instance that Find did not fill in, postconf, and leaves nothing behind.
+// id which works in this instance's queue directory. It starts no process but
+// postconf, if the queue directory is not known, and leaves nothing behind.
 func (i Instance) Master(ctx context.Context) (Master, error) {
-	queue, err := i.queue(ctx)
+	queue, err := i.queueDirectory(ctx)
 	if err != nil {
 		return Master{}, err
 	}
