@@ -119,32 +119,78 @@ formatted() {
 	[ -z "$changed" ] || { echo "gofmt would change:"; echo "$changed"; return 1; }
 }
 
-# run_tests prints each package as it ends, then its own stage line, and the sum of
-# testsummary as the last line of all.
-run_tests() {
-	limit=25m
-	flags=
-	noskip=
-	case $form in
-	-short) flags=-short ;;
-	-long) limit=120m; export POSTCERT_LONG=1 ;;
-	esac
-	[ -z "${CI-}" ] || noskip=-noskip
-	begin=$(date +%s)
-	# -count=1: results depend on the Postfix of this host, which go's cache does
-	# not know. The statuses go through files, as a pipe has only its last one.
-	{
-		{
-			CGO_ENABLED=1 go test -race -count=1 -timeout "$limit" -json $flags "$@" 2>&1
-			echo $? >"$work/go"
-		} | "$work/testsummary" $noskip
-		echo $? >"$work/summary"
-	} | tee "$work/tests" | sed '$d'
+# go_test FLAGS runs tests and keeps what they say, as JSON, in files: a part's
+# output in $work/NAME.json, its status in $work/NAME.status.
+#
+# -count=1: results depend on the Postfix of this host, which go's cache does not
+# know. The statuses go through files, as a pipe has only its last one.
+go_test() {
+	name=$1
+	shift
+	go test -count=1 -timeout "$limit" -json $short "$@" >"$work/$name.json" 2>&1
+	echo $? >"$work/$name.status"
+}
+
+# finish NAME TITLE BEGIN FILES: the packages, what failed, the figures, and the
+# stage's line of what go_test left in files.
+finish() {
+	cat "$work"/$1*.json | "$work/testsummary" $noskip -figures '^[RDS][0-9]+[^:]*: ' >"$work/$1.summary"
+	echo $? >"$work/$1-summary.status"
+	sed '$d' "$work/$1.summary"
+	tail -n 1 "$work/$1.summary" >>"$work/counts"
 	verdict=FAIL
-	[ "$(cat "$work/go") $(cat "$work/summary")" = "0 0" ] && verdict=ok
-	printf '%-5s %-22s %4d s\n' $verdict 'go test -race' $(($(date +%s) - begin))
-	tail -n 1 "$work/tests"
-	[ $verdict = ok ]
+	[ "$(cat "$work"/$1*.status | sort -u)" = 0 ] && verdict=ok
+	printf '%-5s %-22s %4d s\n' $verdict "$2" $(($(date +%s) - $3))
+	[ $verdict = ok ] || { total; exit 1; }
+}
+
+# total is the last line of all: the sum of the stages.
+total() {
+	awk '{ p += $1; f += $3; s += $5 } END { printf "%d passed, %d failed, %d skipped\n", p, f, s }' "$work/counts"
+}
+
+# The package whose tests are most of the time, nearly all of it waiting for
+# Postfix, runs in parts side by side. postfixtest gives each its own ports.
+parted=postcert/cmd/postcert
+parts=3
+
+# race_tests runs everything but the proofs with the race detector.
+race_tests() {
+	begin=$(date +%s)
+	rest=$(go list "$@" | grep -vx "$parted")
+	CGO_ENABLED=1
+	export CGO_ENABLED
+	pids=
+	if go list "$@" | grep -qx "$parted"; then
+		go test -race -list '^(Test|Example|Fuzz)' $parted >"$work/list" 2>&1 || { cat "$work/list"; exit 1; }
+		for part in $(seq $parts); do
+			tests=$(awk -v n=$parts -v k="$part" '/^(Test|Example|Fuzz)/ && !/^TestProof/ && NR % n == k % n' "$work/list" | paste -sd '|' -)
+			go_test "race-$part" -race -run "^($tests)\$" $parted &
+			pids="$pids $!"
+		done
+	fi
+	[ -z "$rest" ] || go_test race-rest -race -skip '^TestProof' $rest
+	[ -z "$pids" ] || wait $pids
+	unset CGO_ENABLED
+	finish race 'go test -race' "$begin"
+}
+
+# proofs runs the tests named TestProof..., which measure, without the race
+# detector: one package after the other, as they share their work out themselves.
+proofs() {
+	begin=$(date +%s)
+	with=
+	for package in $(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' "$@"); do
+		if grep -qs '^func TestProof' "$(go list -f '{{.Dir}}' "$package")"/*_test.go; then
+			with="$with $package"
+		fi
+	done
+	[ -n "$with" ] || return 0
+	CGO_ENABLED=0
+	export CGO_ENABLED
+	go_test proof -p 1 -run '^TestProof' $with
+	unset CGO_ENABLED
+	finish proof 'proofs' "$begin"
 }
 
 # fuzz gives each fuzz target of the packages its time.
@@ -168,4 +214,15 @@ stage 'staticcheck' go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 "$@"
 [ "$form" != -long ] || stage 'fuzz' fuzz "$@"
 
 stage 'testsummary' env CGO_ENABLED=0 go build -buildvcs=false -o "$work/testsummary" ./contrib/testsummary
-run_tests "$@"
+
+limit=25m
+short=
+noskip=
+case $form in
+-short) short=-short ;;
+-long) limit=300m; export POSTCERT_LONG=1 ;;
+esac
+[ -z "${CI-}" ] || noskip=-noskip
+race_tests "$@"
+[ "$form" = -short ] || proofs "$@"
+total

@@ -24,7 +24,8 @@ type run struct {
 	tx     *journal.Tx
 	gen    generation.Generation
 	writes []journal.Write
-	dry    bool // nothing of this is remembered
+	dry    bool              // nothing of this is remembered
+	check  chan problem.List // of the postfix check that runs beside; nil if none does
 
 	reused   bool      // the generation was there before
 	adopting bool      // generation 0 was made for this change
@@ -37,6 +38,7 @@ type run struct {
 func (e *Engine) Apply(ctx context.Context, p *Plan) (*Report, error) {
 	r := e.newRun(p)
 	err := r.transact(ctx)
+	r.checked()
 	r.report.Steps, r.report.Time = r.steps, e.now()
 	r.remember(err)
 	return r.report, err
@@ -158,6 +160,7 @@ func (r *run) confirmed(ctx context.Context, outcome Outcome) error {
 // prepare does all that can be done before production is touched, the journal
 // included.
 func (r *run) prepare(ctx context.Context) error {
+	r.checkLive(ctx)
 	if err := r.stage(); err != nil {
 		return err
 	}
@@ -187,11 +190,11 @@ func (e *StaleError) Error() string {
 
 // fresh refuses a plan that was made for another configuration.
 func (r *run) fresh(ctx context.Context) error {
-	now, err := r.MTA.Snapshot(ctx)
+	same, err := r.MTA.Unchanged(ctx, r.plan.Before)
 	if err != nil {
 		return err
 	}
-	if now.Digest() != r.plan.Before.Digest() {
+	if !same {
 		return &StaleError{Instance: r.plan.Instance}
 	}
 	return ctx.Err()

@@ -14,6 +14,9 @@ type MTA interface {
 	// problem when Postfix cannot read it, because a reload would then end
 	// the running master.
 	Snapshot(ctx context.Context) (cf.Snapshot, error)
+	// Unchanged tells whether a Snapshot would be equal to s: the bytes of both
+	// files, and the version of Postfix that reads them.
+	Unchanged(ctx context.Context, s cf.Snapshot) (bool, error)
 	// Candidate judges changed files by postconf(1), in a private copy.
 	// Values read as if the files stood in the instance's own directory.
 	Candidate(ctx context.Context, main, master []byte) (cf.Snapshot, error)

@@ -95,10 +95,6 @@ func (p proof) observe(ctx context.Context, want []Expectation) []Observation {
 		groups[x.Endpoint.Address] = append(groups[x.Endpoint.Address], i)
 	}
 	until := time.Now().Add(p.deadline)
-	select { // idle processes of before a reload end within milliseconds: let them
-	case <-ctx.Done():
-	case <-time.After(idleEnd):
-	}
 	var wg sync.WaitGroup
 	for _, group := range groups {
 		wg.Go(func() {
@@ -155,7 +151,6 @@ func (p proof) settled(o Observation, until time.Time) bool {
 // still counts it as idle, starts none for the others until it ends. It ends
 // when its session does, so giving up early is what brings the answer.
 const (
-	idleEnd       = 50 * time.Millisecond
 	firstPatience = time.Second
 	patience      = 15 * time.Second
 )

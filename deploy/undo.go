@@ -145,7 +145,11 @@ func (r *run) restore(ctx context.Context, n note) error {
 		m, err := r.MTA.Master(ctx)
 		if err != nil || m.Running {
 			// Where the master cannot be looked at it may run all the same.
-			how, rerr := r.reload(ctx)
+			var how string
+			rerr := r.survives(ctx, m)
+			if rerr == nil {
+				how, rerr = r.reload(ctx)
+			}
 			if rerr == nil {
 				return how, nil
 			}
@@ -159,6 +163,23 @@ func (r *run) restore(ctx context.Context, n note) error {
 		}
 		return "started again", nil
 	})
+}
+
+// survives refuses the reload of an undo at which the master would end because
+// of what somebody wrote into the configuration meanwhile. The files are
+// restored then; the running master starts its next processes with them.
+func (r *run) survives(ctx context.Context, m Master) error {
+	// A postconf that hangs must not hold up the undo.
+	short, cancel := context.WithTimeout(ctx, undoReload)
+	defer cancel()
+	s, err := r.MTA.Snapshot(short)
+	if err != nil {
+		if problem.From(err).Has("config_broken") {
+			return err
+		}
+		return nil // not known: the reload will tell
+	}
+	return deadly(s, r.Host, m.PID).Err()
 }
 
 // undoReload is how long an undo waits for "postfix reload", which takes a

@@ -39,6 +39,7 @@ func actAsPostcert() {
 	delete(a.env, testDeadline)
 	done := interrupted(a)
 	pausing(a)
+	powered(a)
 	protect()
 	ctx, stop := signalContext(context.Background())
 	status := run(ctx, a, os.Args[1:])

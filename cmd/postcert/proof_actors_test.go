@@ -34,22 +34,22 @@ type actor struct {
 // of the commit has it undone (4). A rollback can find nothing to go back to (3),
 // a release nothing to give back.
 var (
-	installing = actor{"install-cert", func(r *round) []string {
+	installs = actor{"install-cert", func(r *round) []string {
 		return []string{"install-cert", r.lineage(), "--allow-downgrade"}
 	}, []int{0, 4, 7, 9}}
-	hooked = actor{"install-cert --json", func(r *round) []string {
+	hookInstalls = actor{"install-cert --json", func(r *round) []string {
 		return []string{"install-cert", r.lineage(), "--allow-downgrade", "--json", "-q"}
 	}, []int{0, 4, 7, 9}}
-	recovering = actor{"recover", func(*round) []string { return []string{"recover"} }, []int{0, 7}}
-	goingBack  = actor{"rollback", func(*round) []string { return []string{"rollback"} }, []int{0, 3, 4, 7, 9}}
-	releasing  = actor{"release", func(*round) []string { return []string{"release"} }, []int{0, 3, 4, 7, 9}}
-	asking     = actor{"status", func(*round) []string { return []string{"status", "--json"} }, []int{0, 8}}
+	recovers = actor{"recover", func(*round) []string { return []string{"recover"} }, []int{0, 7}}
+	goesBack = actor{"rollback", func(*round) []string { return []string{"rollback"} }, []int{0, 3, 4, 7, 9}}
+	releases = actor{"release", func(*round) []string { return []string{"release"} }, []int{0, 3, 4, 7, 9}}
+	asks     = actor{"status", func(*round) []string { return []string{"status", "--json"} }, []int{0, 8}}
 )
 
 // cast are the 16 of a round.
 var cast = []actor{
-	installing, installing, installing, installing, installing, hooked, hooked, hooked,
-	recovering, recovering, recovering, goingBack, goingBack, releasing, asking, asking,
+	installs, installs, installs, installs, installs, hookInstalls, hookInstalls, hookInstalls,
+	recovers, recovers, recovers, goesBack, goesBack, releases, asks, asks,
 }
 
 // round gives each install of a round a lineage of its own.
@@ -86,7 +86,7 @@ func TestProofActors(t *testing.T) {
 		}
 		h.postcert("install-cert", r.lineage()).want(0)
 		ctx, stop := context.WithCancel(t.Context())
-		w := &witness{h: h, known: known}
+		w := &onlooker{h: h, known: known}
 		e := &editor{h: h}
 		var others sync.WaitGroup
 		others.Go(func() { w.watch(ctx) })
@@ -226,15 +226,15 @@ func (h *host) serialised() {
 	}
 }
 
-// witness looks at this host as its clients and its Postfix do, by openssl, all
+// onlooker looks at this host as its clients and its Postfix do, by openssl, all
 // the time.
-type witness struct {
+type onlooker struct {
 	h               *host
 	known           map[string]bool
 	sessions, files int
 }
 
-func (w *witness) watch(ctx context.Context) {
+func (w *onlooker) watch(ctx context.Context) {
 	t := w.h.t
 	for ctx.Err() == nil {
 		for addr, mode := range listeners {
@@ -255,7 +255,7 @@ func (w *witness) watch(ctx context.Context) {
 }
 
 // file looks at the bytes that Postfix would read now.
-func (w *witness) file() {
+func (w *onlooker) file() {
 	t := w.h.t
 	path := filepath.Join(w.h.pf.ConfigDir, "tls", hostName+".pem")
 	data, err := os.ReadFile(path)
@@ -350,7 +350,7 @@ func TestProofBusy(t *testing.T) {
 		}
 	}
 	var all sync.WaitGroup
-	var figures tally
+	var figures statuses
 	for _, args := range [][]string{{"install-cert", second}, {"install-cert", second, "--json"}, {"recover"}, {"rollback"}, {"release"}} {
 		all.Go(func() {
 			begin := time.Now()

@@ -27,7 +27,7 @@ func TestProofClockMeanwhile(t *testing.T) {
 	reset := h.original()
 	old, lineage := h.chain(), h.lineage(certtest.Leaf{})
 	next := h.chainOf(lineage)
-	var figures tally
+	var figures statuses
 	events := []string{"stage begin", "journal begin", "prove begin", "undo begin"}
 	for i, jump := range jumps {
 		for j, event := range events {

@@ -52,7 +52,7 @@ func moments(h *host) []moment {
 // row is one moment with one fault.
 type row struct {
 	moment
-	fault
+	misbehaviour
 }
 
 func (r row) String() string {
@@ -109,7 +109,7 @@ func TestProofPrograms(t *testing.T) {
 		reset := h.original()
 		old, lineage := h.chain(), h.lineage(certtest.Leaf{})
 		next := h.chainOf(lineage)
-		var figures tally
+		var figures statuses
 		for i := range rows(h) {
 			r := rows(h)[i] // the master can be another one by now
 			if i%shards != shard {
@@ -133,7 +133,7 @@ func (h *host) meets(s *programs, r row, old, next, lineage string) weathered {
 	if r.name == "slow" {
 		f.limit += leeway // postfix-script calls postconf two dozen times
 	}
-	command := s.set(r.program, r.only, r.fault)
+	command := s.set(r.program, r.only, r.misbehaviour)
 	if r.at == "" {
 		sh(h.t, "%s", command)
 	} else {

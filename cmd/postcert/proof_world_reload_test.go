@@ -70,7 +70,7 @@ var badReloads = []badReload{
 func TestProofReload(t *testing.T) {
 	const shards = 6
 	postfixtest.Shards(t, shards, func(t *testing.T, shard int) {
-		var figures tally
+		var figures statuses
 		for i, b := range badReloads {
 			if i%shards != shard || b.long && !long {
 				continue

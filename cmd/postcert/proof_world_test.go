@@ -83,15 +83,16 @@ func mountOverlay(t *testing.T, dir, scratch string) {
 	})
 }
 
-// fault is a way in which a program goes wrong: shell that its script runs, or,
+// misbehaviour is a way in which a program goes wrong: shell that its script runs,
+// or,
 // for "missing", that the program is not there.
-type fault struct{ name, shell string }
+type misbehaviour struct{ name, shell string }
 
 const missing = "missing"
 
 // The ways in which every program goes wrong. "hung" leaves a grandchild, and
 // nobody listens to SIGTERM.
-var faults = []fault{
+var faults = []misbehaviour{
 	{"hung", "trap '' TERM; sleep 1000 & wait; sleep 1000"},
 	{missing, ""},
 	{"slow", "sleep 0.5"},
@@ -105,7 +106,7 @@ var faults = []fault{
 
 // set is the shell command that makes a program go wrong; with only, when that is
 // its last argument.
-func (s *programs) set(program, only string, f fault) string {
+func (s *programs) set(program, only string, f misbehaviour) string {
 	if f.name == missing {
 		path := s.path(program)
 		return "mv " + path + " " + path + ".away"
@@ -289,9 +290,9 @@ func (a weathered) undone() time.Duration {
 	return sum
 }
 
-// tally counts exit statuses and keeps the longest time, for the figures at the
+// statuses counts exit statuses and keeps the longest time, for the figures at the
 // end of a proof.
-type tally struct {
+type statuses struct {
 	mu     sync.Mutex
 	runs   int
 	status map[int]int
@@ -300,7 +301,7 @@ type tally struct {
 	undone time.Duration // longest undo that ended with 4
 }
 
-func (y *tally) add(name string, a weathered) {
+func (y *statuses) add(name string, a weathered) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	y.runs++
@@ -316,7 +317,7 @@ func (y *tally) add(name string, a weathered) {
 	}
 }
 
-func (y *tally) String() string {
+func (y *statuses) String() string {
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	var codes []string

@@ -91,6 +91,7 @@ var remedies = map[string]string{
 	"candidate_rejected":         "look at the line that postconf names; nothing was changed",
 	"config_not_replaceable":     "make the file replaceable (mount, chattr, read-only file system), or use layout: keep",
 	"plan_invariant":             "report this with your main.cf and master.cf; nothing was changed",
+	"value_not_utf8":             "write that value in UTF-8 (a path can be a symbolic link with a plain name), then run this again",
 	"plan_stale":                 "run it again",
 	"tls_not_enabled":            "TLS is off; switch it on with --enable (smtpd_tls_security_level = may), or in main.cf",
 	"override_present":           "change it too: --adopt-overrides; or remove the line from master.cf",

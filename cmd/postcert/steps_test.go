@@ -54,7 +54,7 @@ func TestStepsFailingPostfix(t *testing.T) {
 		want     int
 	}{
 		{fail: "Snapshot 1", want: 1},
-		{fail: "Snapshot 2", want: 1},
+		{fail: "Unchanged 1", want: 1},
 		{fail: "Candidate 1", want: 1},
 		{fail: "Master 1", want: 1},
 		{fail: "Check *", want: 0},

@@ -9,7 +9,10 @@
 // or empty, and, with -noskip, if a test was skipped: a skipped test proves
 // nothing, and in CI everything that a test needs is there.
 //
-//	go test -json ./... | testsummary -noskip
+// With -figures REGEXP the lines that match it are printed from tests that passed,
+// too: what a test has measured is its result.
+//
+//	go test -json ./... | testsummary -noskip -figures '^R[0-9]+: '
 package main
 
 import (
@@ -19,14 +22,24 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 )
 
 func main() {
 	noskip := flag.Bool("noskip", false, "fail if a test was skipped")
+	pattern := flag.String("figures", "", "print the log lines of passed tests that match this regular expression")
 	flag.Parse()
-	if !summarize(os.Stdin, os.Stdout, *noskip) {
+	var figures *regexp.Regexp
+	if *pattern != "" {
+		var err error
+		if figures, err = regexp.Compile(*pattern); err != nil {
+			fmt.Fprintln(os.Stderr, "testsummary: -figures:", err)
+			os.Exit(2)
+		}
+	}
+	if !summarize(os.Stdin, os.Stdout, *noskip, figures) {
 		os.Exit(1)
 	}
 }
@@ -45,6 +58,7 @@ type event struct {
 // results is what has been read so far.
 type results struct {
 	out                     io.Writer
+	figures                 *regexp.Regexp // nil: none are printed
 	passed, failed, skipped int
 	packages                int                            // that have ended
 	broken                  int                            // of these, that failed
@@ -53,8 +67,8 @@ type results struct {
 }
 
 // summarize reads events from in until its end. It tells whether all is well.
-func summarize(in io.Reader, out io.Writer, noskip bool) bool {
-	r := &results{out: out, running: map[string]map[string][]string{}, build: map[string][]string{}}
+func summarize(in io.Reader, out io.Writer, noskip bool, figures *regexp.Regexp) bool {
+	r := &results{out: out, figures: figures, running: map[string]map[string][]string{}, build: map[string][]string{}}
 	scanner := bufio.NewScanner(in)
 	scanner.Buffer(nil, 16<<20)
 	for scanner.Scan() {
@@ -116,6 +130,7 @@ func (r *results) testEnd(e event, tests map[string][]string) {
 	switch e.Action {
 	case "pass":
 		r.passed++
+		r.printFigures(tests[e.Test])
 	case "fail":
 		r.failed++
 		fmt.Fprint(r.out, strings.Join(tests[e.Test], ""))
@@ -124,6 +139,23 @@ func (r *results) testEnd(e event, tests map[string][]string) {
 		fmt.Fprint(r.out, strings.Join(tests[e.Test], ""))
 	}
 	delete(tests, e.Test)
+}
+
+// logged is how t.Log begins a line: the file and the line of the call.
+var logged = regexp.MustCompile(`^\s*[^\s:]+\.go:\d+: `)
+
+// printFigures prints those lines of a test's output that are wanted, without
+// the place where they were logged.
+func (r *results) printFigures(lines []string) {
+	if r.figures == nil {
+		return
+	}
+	for _, line := range lines {
+		text := strings.TrimSpace(logged.ReplaceAllString(line, ""))
+		if r.figures.MatchString(text) {
+			fmt.Fprintf(r.out, "      %s\n", text)
+		}
+	}
 }
 
 // packageEnd prints the line of a package. What a failed package printed outside

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -55,7 +56,7 @@ func TestSummarize(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var out strings.Builder
-			if got := summarize(strings.NewReader(module(t, tt.tests)), &out, tt.noskip); got != tt.well {
+			if got := summarize(strings.NewReader(module(t, tt.tests)), &out, tt.noskip, nil); got != tt.well {
 				t.Errorf("well is %v, want %v", got, tt.well)
 			}
 			rest := out.String()
@@ -80,13 +81,22 @@ func TestCutOff(t *testing.T) {
 	const begin = `{"Action":"start","Package":"m"}` + "\n" + `{"Action":"run","Package":"m","Test":"TestA"}` + "\n"
 	const whole = `{"Action":"start","Package":"n"}` + "\n" + `{"Action":"pass","Package":"n"}` + "\n"
 	var out strings.Builder
-	if !summarize(strings.NewReader(whole), &out, false) {
+	if !summarize(strings.NewReader(whole), &out, false, nil) {
 		t.Errorf("a whole package is refused:\n%s", &out)
 	}
 	for name, in := range map[string]string{"nothing": "", "no end": whole + begin, "not a result": "go: downloading x\n"} {
 		var out strings.Builder
-		if summarize(strings.NewReader(in), &out, false) {
+		if summarize(strings.NewReader(in), &out, false, nil) {
 			t.Errorf("%s: all is well?\n%s", name, &out)
 		}
+	}
+}
+
+func TestFigures(t *testing.T) {
+	in := module(t, "import \"testing\"\nfunc TestA(t *testing.T) { t.Log(\"R1: 300 kills\\nnot this\"); t.Log(\"nor R1: this\") }")
+	var out strings.Builder
+	summarize(strings.NewReader(in), &out, true, regexp.MustCompile(`^R[0-9]+: `))
+	if !strings.HasPrefix(out.String(), "      R1: 300 kills\n") || strings.Contains(out.String(), "this") {
+		t.Errorf("got %q", &out)
 	}
 }

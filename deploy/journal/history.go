@@ -16,14 +16,15 @@ import (
 // KeepRecords is how many records the history keeps.
 const KeepRecords = 200
 
-// Record is one closed transaction: a file of the history.
+// Record is one closed transaction: a file of the history. The note that Begin
+// was given is not in it: only an undo needs that, and it may be large, as it
+// holds what every listener served.
 type Record struct {
 	ID     string          `json:"id"`
 	Begun  time.Time       `json:"begun"`  // UTC
 	Closed time.Time       `json:"closed"` // UTC
 	Phase  string          `json:"phase"`  // the last one marked
 	Result string          `json:"result"`
-	Note   json.RawMessage `json:"note,omitempty"`
 	Detail json.RawMessage `json:"detail,omitempty"`
 	Writes []Changed       `json:"writes"`
 }
@@ -39,7 +40,7 @@ type Changed struct {
 func (tx *Tx) entry(result string, detail json.RawMessage) Record {
 	r := Record{
 		ID: tx.rec.ID, Begun: tx.rec.Begun, Closed: tx.j.now().UTC(), Phase: tx.phase,
-		Result: result, Note: tx.rec.Note, Detail: detail, Writes: []Changed{},
+		Result: result, Detail: detail, Writes: []Changed{},
 	}
 	for _, w := range tx.rec.Writes {
 		r.Writes = append(r.Writes, Changed{Path: w.Path, Before: w.Before.String(), After: w.After.String()})

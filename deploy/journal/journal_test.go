@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -81,6 +82,10 @@ func TestReopenedTransaction(t *testing.T) {
 	records, err := j.Records()
 	if err != nil || len(records) != 1 || records[0].Result != "undone" || records[0].Phase != "applied" {
 		t.Errorf("history: got %+v, %v", records, err)
+	}
+	data, err := atomicfile.ReadFile(f, filepath.Join(j.History, recordName(records[0], nil)), maxRecord)
+	if err != nil || bytes.Contains(data, []byte(`"a":1`)) {
+		t.Errorf("the record holds the note: %s (%v)", data, err)
 	}
 }
 
@@ -245,6 +250,9 @@ func TestBeginRefuses(t *testing.T) {
 		{"a reference to other bytes", Write{Path: "/etc/x", Before: absent, After: State{Kind: atomicfile.File, Ref: refOld, SHA256: "00"}}, nil},
 		{"a reference to nothing", Write{Path: "/etc/x", Before: absent, After: State{Kind: atomicfile.File, Ref: "/none"}}, nil},
 		{"a directory changed", Write{Path: dirConf, Before: State{Kind: atomicfile.Directory}, After: absent}, nil},
+		{"a path that is not UTF-8", Write{Path: "/etc/caf\xe9", Before: absent, After: plain("x")}, nil},
+		{"a link to what is not UTF-8", Write{Path: "/etc/x", Before: absent, After: State{Kind: atomicfile.Symlink, Target: "/caf\xe9"}}, nil},
+		{"an attribute that is not UTF-8", Write{Path: "/etc/x", Before: absent, After: atomicfile.NewFile([]byte("x"), atomicfile.Attr{Mode: 0o600, Xattrs: map[string][]byte{"user.\xe9": nil}})}, nil},
 		{"a device", Write{Path: "/etc/x", Before: absent, After: State{Kind: atomicfile.Other}}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -54,8 +55,20 @@ const (
 // warnings. The error is a *CommandError if it failed, or says that it did not
 // end within 60 s. It is not read-only: it creates missing queue directories,
 // and Debian's copies files into the chroot.
+//
+// Most warnings are in the mail log alone. With a Log that takes none at info
+// level nobody would see them, and journalctl(1) is slow, so it is not read.
 func (i Instance) Check(ctx context.Context) (warnings []string, err error) {
-	return i.script(ctx, checkTime, "check")
+	begin := time.Now()
+	r, err := i.script(ctx, checkTime, "check")
+	if err != nil {
+		return nil, err
+	}
+	var said []string
+	if i.Log == nil || i.Log.Enabled(ctx, slog.LevelInfo) {
+		said = i.saidSince(ctx, begin)
+	}
+	return warningsIn(string(r.Stderr), said), nil
 }
 
 // Status runs "postfix status": nil if this instance's mail system runs, else
@@ -65,18 +78,17 @@ func (i Instance) Status(ctx context.Context) error {
 	return err
 }
 
-// script runs postfix -c DIR command and returns the warnings it gave.
-func (i Instance) script(ctx context.Context, limit time.Duration, command string) ([]string, error) {
+// script runs postfix -c DIR command. If it fails, its log is in the error.
+func (i Instance) script(ctx context.Context, limit time.Duration, command string) (program.Result, error) {
 	begin := time.Now()
 	r, err := i.run(ctx, program.Command{
 		Path: filepath.Join(i.commandDirectory(), "postfix"), Args: []string{"-c", i.ConfigDirectory, command},
 		Timeout: limit,
 	})
-	said := i.saidSince(ctx, begin)
 	if err != nil {
-		return nil, &CommandError{Err: err, Log: said}
+		return r, &CommandError{Err: err, Log: i.saidSince(ctx, begin)}
 	}
-	return warningsIn(string(r.Stderr), said), nil
+	return r, nil
 }
 
 // warningsIn are the different warnings, from the word "warning:", in the order
@@ -112,20 +124,24 @@ func (i Instance) saidSince(ctx context.Context, t time.Time) []string {
 // configuration. Errors: ErrNotRunning and ErrNotVisible before anything was
 // done, ErrMasterGone, or a *CommandError.
 //
-// nil means that the same master lives on and waits for events again. Its
-// children still have to be replaced, and a listener may have its own opinion
-// of the configuration: ask the listeners.
+// nil means that the same master lives on and waits for events again, and that
+// the smtpd(8) processes of before that had no client are gone. Those that have
+// one go when it does; and a listener may have its own opinion of the
+// configuration: ask the listeners.
 func (i Instance) Reload(ctx context.Context) error {
 	queue, before, err := i.reachable(ctx)
 	if err != nil {
 		return err
 	}
-	begin := time.Now()
+	begin, servers := time.Now(), serversOf(before.PID)
 	_, err = i.script(ctx, reloadTime, "reload")
 	if waitErr := awaitReload(ctx, queue, before.PID); errors.Is(waitErr, ErrMasterGone) {
 		return errors.Join(fmt.Errorf("%w: %s", waitErr, strings.Join(i.saidSince(ctx, begin), "; ")), err)
 	} else if err == nil {
 		err = waitErr
+	}
+	if err == nil {
+		awaitIdle(ctx, before.PID, servers)
 	}
 	return err
 }

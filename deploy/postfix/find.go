@@ -82,6 +82,7 @@ func (i Instance) adopt(ctx context.Context) (Instance, error) {
 	if i.Name == "" {
 		i.Name = v["multi_instance_name"]
 	}
+	i.QueueDirectory = v["queue_directory"]
 	return i, nil
 }
 
@@ -115,6 +116,7 @@ func (i Instance) all(ctx context.Context) ([]known, error) {
 	if v["multi_instance_name"] != "" {
 		primary.Name = v["multi_instance_name"]
 	}
+	primary.QueueDirectory = v["queue_directory"]
 	dirs := strings.FieldsFunc(v["multi_instance_directories"], func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) })
 	// postmulti(1): without secondary instances multi_instance_enable of the
 	// primary one is not looked at.
@@ -171,12 +173,17 @@ func choose(ctx context.Context, all []known) ([]Instance, error) {
 			continue
 		}
 		enabled = append(enabled, k.Instance)
-		s, err := k.Snapshot(ctx)
+	}
+	if len(enabled) == 1 {
+		return enabled, nil // that it offers no TLS is for its plan to say
+	}
+	for _, i := range enabled {
+		s, err := i.Snapshot(ctx)
 		if err != nil {
 			return nil, err
 		}
 		if slices.ContainsFunc(s.Listeners(Host(ctx)), func(l cf.Listener) bool { return l.TLS }) {
-			offering = append(offering, k.Instance)
+			offering = append(offering, i)
 		}
 	}
 	if len(offering) == 0 {

@@ -46,6 +46,10 @@ type FS struct {
 	Before func(Op) error
 	// After is called when a change was made.
 	After func(Op)
+	// Canonical rewrites the text that Digest is made of, all names and contents
+	// among it, so that what a program makes up at random does not count. Nil
+	// leaves it as it is.
+	Canonical func([]byte) []byte
 
 	root *inode
 	ids  uint64
@@ -360,7 +364,7 @@ func (f *FS) SyncAll() {
 }
 
 // Clone returns an independent copy, with what is on disk and what is not.
-// The hooks are not copied.
+// Before and After are not copied.
 func (f *FS) Clone() *FS {
 	seen := map[*inode]*inode{}
 	var copyOf func(n *inode) *inode
@@ -382,5 +386,5 @@ func (f *FS) Clone() *FS {
 		}
 		return &c
 	}
-	return &FS{root: copyOf(f.root), ids: f.ids, seq: f.seq, kept: f.kept}
+	return &FS{root: copyOf(f.root), ids: f.ids, seq: f.seq, kept: f.kept, Canonical: f.Canonical}
 }

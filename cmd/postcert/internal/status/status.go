@@ -159,7 +159,13 @@ func (s Store) Record(u Update) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	// What a run left that was killed right here. A younger file may be the one
+	// that another run is about to rename.
+	if _, err := atomicfile.Sweep(atomicfile.OS, dir, time.Now().Add(-time.Minute)); err != nil {
 		return err
 	}
 	return atomicfile.Write(atomicfile.OS, path, append(data, '\n'), atomicfile.Attr{Mode: 0o600})

@@ -3,9 +3,12 @@ package status
 import (
 	"encoding/json"
 	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"postcert/deploy/atomicfile"
 )
 
 func store(t *testing.T) Store {
@@ -93,5 +96,35 @@ func TestRehearsed(t *testing.T) {
 	var old Rehearsed
 	if err := json.Unmarshal([]byte(`"yes"`), &old); err != nil || old != "yes" {
 		t.Errorf("an earlier record: %q, %v", old, err)
+	}
+}
+
+// A run that was killed while it wrote leaves a temporary file. The next record
+// removes it, but not a young one, which another run may be about to rename.
+func TestRecordSweeps(t *testing.T) {
+	s := store(t)
+	u := Update{Instance: "/etc/postfix", Name: "mail", Time: time.Now(), Outcome: "installed"}
+	if err := s.Record(u); err != nil {
+		t.Fatal(err)
+	}
+	path, _ := s.Path(u.Instance, u.Name)
+	dir := filepath.Dir(path)
+	temp := func(age time.Duration) string {
+		name := atomicfile.TempName(dir)
+		when := time.Now().Add(-age)
+		if err := errors.Join(os.WriteFile(name, nil, 0o600), os.Chtimes(name, when, when)); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	old, young := temp(time.Hour), temp(0)
+	if err := s.Record(u); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(old); !os.IsNotExist(err) {
+		t.Errorf("%s is left: %v", old, err)
+	}
+	if _, err := os.Stat(young); err != nil {
+		t.Error(err)
 	}
 }
