@@ -49,8 +49,8 @@ func TestProofClockDeadlines(t *testing.T) {
 		{"silent for 10 s", FileSwitchDeadline, 10 * time.Second, silent, probe.Proven, 10 * time.Second, 27 * time.Second},
 		{"throttled for 60 s", ConfigureDeadline, time.Minute, probe.Result{Reason: probe.Refused}, probe.Proven, time.Minute, 63 * time.Second},
 		{"throttled for 60 s, a file switch", FileSwitchDeadline, time.Minute, probe.Result{Reason: probe.Refused}, probe.NotVerified, FileSwitchDeadline, 25 * time.Second},
-		{"silent for ever", FileSwitchDeadline, never, silent, probe.NotVerified, FileSwitchDeadline, FileSwitchDeadline + 3*patience},
-		{"silent for ever, configuration", ConfigureDeadline, never, silent, probe.NotVerified, ConfigureDeadline, ConfigureDeadline + 3*patience},
+		{"silent for ever", FileSwitchDeadline, never, silent, probe.NotVerified, FileSwitchDeadline, FileSwitchDeadline + 3*latePatience},
+		{"silent for ever, configuration", ConfigureDeadline, never, silent, probe.NotVerified, ConfigureDeadline, ConfigureDeadline + 3*latePatience},
 		{"another leaf for ever", FileSwitchDeadline, never, answer(chain("old", "ca")), probe.Contradicted, FileSwitchDeadline, 25 * time.Second},
 		{"another leaf until the last moment", FileSwitchDeadline, FileSwitchDeadline, answer(chain("old", "ca")), probe.Proven, FileSwitchDeadline, 25 * time.Second},
 	} {
