@@ -23,7 +23,7 @@ var jumps = []string{"-1h", "+1h", "-2160h", "+2160h", "@1970", "@2106"}
 // R11: the clock jumps while a change is on its way: it is neither undone nor
 // held up. An undo that is on its way is ended too.
 func TestProofClockMeanwhile(t *testing.T) {
-	h := newHost(t, postfixtest.Options{MaxUse: 1}).with(patient)
+	h := newHost(t, postfixtest.Options{MaxUse: 1}).with(patience)
 	reset := h.original()
 	old, lineage := h.chain(), h.lineage(certtest.Leaf{})
 	next := h.chainOf(lineage)
@@ -76,7 +76,7 @@ func loadOfMachine() string {
 // R11: the clock is another one when the interrupted change is settled: that is
 // done at once and entirely, keys in temporary files included.
 func TestProofClockRecover(t *testing.T) {
-	h := newHost(t, postfixtest.Options{MaxUse: 1}).with(patient)
+	h := newHost(t, postfixtest.Options{MaxUse: 1}).with(patience)
 	reset := h.original()
 	old, lineage := h.chain(), h.lineage(certtest.Leaf{})
 	next := h.chainOf(lineage)
@@ -119,7 +119,7 @@ func TestProofClockRecover(t *testing.T) {
 func TestProofClockJudges(t *testing.T) {
 	h := newHost(t, postfixtest.Options{})
 	good := h.lineage(certtest.Leaf{NotAfter: time.Now().Add(60 * 24 * time.Hour)})
-	h.with(patient).postcert("install-cert", h.lineage(certtest.Leaf{NotBefore: time.Now().Add(-24 * time.Hour)})).want(0)
+	h.with(patience).postcert("install-cert", h.lineage(certtest.Leaf{NotBefore: time.Now().Add(-24 * time.Hour)})).want(0)
 	for jump, id := range map[string]string{
 		"+2160h": "cert_expired", "@2106": "cert_expired", "-2160h": "cert_not_yet_valid", "@1970": "cert_not_yet_valid", "-2h": "cert_not_yet_valid",
 	} {
@@ -129,7 +129,7 @@ func TestProofClockJudges(t *testing.T) {
 	// has them in the order in which they happened.
 	for i, jump := range []string{"+1h", "-30m", "+0h"} {
 		lineage := h.lineage(certtest.Leaf{})
-		h.with(patient, clockAt+"=begin "+jump).postcert("install-cert", lineage, "--allow-downgrade").want(0)
+		h.with(patience, clockAt+"=begin "+jump).postcert("install-cert", lineage, "--allow-downgrade").want(0)
 		if got := h.lastWinner(); got != h.leafOf(lineage) {
 			t.Errorf("%d: after a change at %s the last of the history is %s, installed was %s", i, jump, got, h.leafOf(lineage))
 		}
