@@ -218,12 +218,12 @@ stage 'staticcheck' go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 "$@"
 
 stage 'testsummary' env CGO_ENABLED=0 go build -buildvcs=false -o "$work/testsummary" ./contrib/testsummary
 
-limit=25m
+limit=60m
 short=
 noskip=
 case $form in
 -short) short=-short ;;
--long) limit=300m; export POSTCERT_LONG=1 ;;
+-long) limit=12h; export POSTCERT_LONG=1 ;;
 esac
 [ -z "${CI-}" ] || noskip=-noskip
 race_tests "$@"
