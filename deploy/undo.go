@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"postcert/deploy/atomicfile"
 	"postcert/deploy/journal"
 	"postcert/deploy/postfix/cf"
 	"postcert/verify/probe"
@@ -273,7 +274,7 @@ func (e *Engine) Recover(ctx context.Context) (*Report, error) {
 			e.logger().Warn("sweeping rehearsals", "err", err)
 		}
 	}
-	if err := e.Store.Sweep(e.now()); err != nil {
+	if err := e.Store.Sweep(atomicfile.Ever); err != nil {
 		e.logger().Warn("sweeping generations", "err", err)
 	}
 	n, tx, err := e.openTransaction(ctx)

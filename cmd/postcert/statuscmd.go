@@ -50,7 +50,7 @@ func (a *app) recordStatus(s *site, r *deploy.Report, err error) {
 		id = e[0].ID
 	}
 	up := status.Update{
-		Instance: s.instance.ConfigDirectory, Name: r.Plan.Name, Time: time.Now(), Outcome: string(r.Outcome),
+		Instance: s.instance.ConfigDirectory, Name: r.Plan.Name, Time: a.now(), Outcome: string(r.Outcome),
 		Exit: st, ID: id, Generation: r.Generation, Cause: r.Cause, Leaf: r.Leaf,
 	}
 	if !r.Plan.Pair.IsZero() {
@@ -183,8 +183,8 @@ func (a *app) showState(s *site, st deploy.State, rec *status.Record, res *resul
 		no("installed_unreadable", "the installed file cannot be read: %v", st.Err)
 	default:
 		a.showCertificate(st.Pair)
-		a.text.printf("               generation %s, %s\n", generationWords(st.Generation), bar(st.Pair.Leaf().NotBefore, st.Pair.Leaf().NotAfter, time.Now()))
-		if time.Now().After(st.Pair.Leaf().NotAfter) {
+		a.text.printf("               generation %s, %s\n", generationWords(st.Generation), bar(st.Pair.Leaf().NotBefore, st.Pair.Leaf().NotAfter, a.now()))
+		if a.now().After(st.Pair.Leaf().NotAfter) {
 			no("cert_expired", "the installed certificate expired on %s", st.Pair.Leaf().NotAfter.UTC().Format(time.DateOnly))
 		}
 	}
