@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -21,8 +22,7 @@ type Fault struct {
 // without a service that all others need. Entries that
 // master_service_disable names are skipped, as master does. What depends on the
 // host (names, ports) is judged as far as host knows it; whether an address or
-// a socket can be bound is not, see Sockets. Two entries for one address are no
-// fault: Postfix binds with SO_REUSEPORT since 3.7.
+// a socket can be bound is not, see Sockets.
 func (s Snapshot) MasterFaults(host Host) []Fault {
 	var out []Fault
 	const throttle = "service_throttle_time"
@@ -38,7 +38,30 @@ func (s Snapshot) MasterFaults(host Host) []Fault {
 			out = append(out, Fault{v.ID(), v.Line, text})
 		}
 	}
-	return append(out, s.lacking()...)
+	return slices.Concat(out, s.overlaps(host), s.lacking())
+}
+
+// overlaps are entries that name one address in two ways, such as localhost:25
+// and 127.0.0.1:25, of which Postfix before 3.6 can bind only one. Later ones
+// set SO_REUSEPORT.
+func (s Snapshot) overlaps(host Host) []Fault {
+	if !strings.HasPrefix(s.Version, "3.4.") && !strings.HasPrefix(s.Version, "3.5.") {
+		return nil
+	}
+	var out []Fault
+	first := map[netip.AddrPort]Service{}
+	for _, v := range s.opened(host) {
+		h, port := splitHostPort(v.Name)
+		for _, a := range s.bindAddresses(h, host) {
+			at := netip.AddrPortFrom(a, uint16(s.port(port, host)))
+			if one, taken := first[at]; v.Type == "inet" && taken {
+				out = append(out, Fault{v.ID(), v.Line, fmt.Sprintf("bind %s: the entry %s of line %d listens there already", at, one.ID(), one.Line)})
+			} else if v.Type == "inet" {
+				first[at] = v
+			}
+		}
+	}
+	return out
 }
 
 // Essential are the IDs of the services without which no smtpd says a word.

@@ -5,6 +5,18 @@ import (
 	"testing"
 )
 
+// Before Postfix 3.6 two entries for one address end the master.
+func TestMasterFaultsOfOneAddress(t *testing.T) {
+	need(t, "postconf")
+	s := snapshotOf(t, "inet_interfaces = loopback-only\n", "2525 inet n - y - - smtpd\n127.0.0.1:2525 inet n - y - - smtpd\ntlsmgr unix - - y 1000? 1 tlsmgr\nrewrite unix - - y - - trivial-rewrite\n")
+	for version, want := range map[string]int{"3.4.29": 1, "3.5.27": 1, "3.6.0": 0, "3.11.6": 0} {
+		s.Version = version
+		if got := s.MasterFaults(Host{Interfaces: []string{"127.0.0.1", "::1"}}); len(got) != want {
+			t.Errorf("%s: %+v, want %d", version, got, want)
+		}
+	}
+}
+
 // What master(8) ends at, where postconf says nothing: each was seen on a
 // running Postfix 3.7.11.
 func TestMasterFaults(t *testing.T) {
