@@ -204,6 +204,7 @@ func TestProofKeysAreNeverReadable(t *testing.T) {
 var (
 	keyWrite = regexp.MustCompile(`(?m)^(?:\d+ +)?(?:write|pwrite64|writev|sendto|sendmsg)\(\d+<([^>]*)>.*PRIVATE KEY`)
 	created  = regexp.MustCompile(`(?m)^openat\(.*, ([A-Z_|]*O_CREAT[A-Z_|]*), (0\d*)\) = \d+<([^>]*)>`)
+	newMode  = regexp.MustCompile(`(?m)^fchmod\(\d+<([^>]*)>, (0\d*)\)`)
 	keyFile  = regexp.MustCompile(`/\.postcert-[0-9a-f]{32}\.tmp(/postfix\.pem|/file-\d+)?$`)
 )
 
@@ -219,7 +220,7 @@ func TestProofKeyFilesAreMadePrivate(t *testing.T) {
 		{"install-cert", h.lineage(certtest.Leaf{})}, {"install-cert", h.lineage(certtest.Leaf{})},
 		{"rollback"}, {"release", hostName},
 	} {
-		a, log := h.straced([]string{"-s", "200", "-e", "trace=openat,write,pwrite64,writev"}, args...)
+		a, log := h.straced([]string{"-s", "200", "-e", "trace=openat,write,pwrite64,writev,fchmod"}, args...)
 		a.want(0)
 		made := map[string]string{}
 		for _, m := range created.FindAllStringSubmatch(log, -1) {
@@ -228,6 +229,11 @@ func TestProofKeyFilesAreMadePrivate(t *testing.T) {
 			files++
 			if mode != "0600" {
 				t.Errorf("%s: %s is made with mode %s", args[0], path, mode)
+			}
+		}
+		for _, m := range newMode.FindAllStringSubmatch(log, -1) {
+			if keyFile.MatchString(m[1]) && m[2] != "0600" {
+				t.Errorf("%s: %s gets mode %s", args[0], m[1], m[2])
 			}
 		}
 		for _, m := range keyWrite.FindAllStringSubmatch(log, -1) {

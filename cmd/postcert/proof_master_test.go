@@ -369,3 +369,24 @@ func TestDamagesAreDifferent(t *testing.T) {
 		t.Errorf("%d mutations, want 300", len(all))
 	}
 }
+
+// Somebody breaks master.cf between our commit and our undo: the files are put
+// back, and the master is not asked to read what it would end at.
+func TestUndoSparesMaster(t *testing.T) {
+	h := newHost(t, postfixtest.Options{})
+	leaf, pid, main := h.served(), h.pf.MasterPID(), string(h.pf.Main())
+	broken := func() { h.pf.AppendMaster("nosuchport inet n - n - - smtpd") }
+	h.with(failAt+"=Reload 1").during("commit end", broken, "install-cert", h.lineage(certtest.Leaf{})).
+		want(5).says("a reload would end Postfix").says("nosuchport")
+	h.postcert("recover").want(5).says("nosuchport")
+	if got := h.pf.MasterPID(); got != pid {
+		t.Errorf("master is process %d, was %d", got, pid)
+	}
+	if got := string(h.pf.Main()); got != main {
+		t.Errorf("main.cf is\n%s\nwas\n%s", got, main)
+	}
+	h.serves(leaf)
+	h.pf.ReplaceMaster("nosuchport inet n - n - - smtpd\n", "")
+	h.postcert("recover").want(0)
+	h.serves(leaf)
+}

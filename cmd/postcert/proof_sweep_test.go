@@ -64,7 +64,7 @@ func (s *sweep) settled(is string) {
 // sweptHost is a host for a sweep. Its patience is for machines that have
 // much else to do.
 func sweptHost(t *testing.T) *host {
-	return newHost(t, postfixtest.Options{MaxUse: 1, Main: []string{"inet_protocols = ipv4"}}).with(testDeadline + "=30s")
+	return newHost(t, postfixtest.Options{MaxUse: 1, Main: []string{"inet_protocols = ipv4"}}).with(testDeadline + "=120s")
 }
 
 // After a SIGKILL at any moment of the first install, new processes of Postfix

@@ -189,7 +189,7 @@ func (j Journal) Begin(writes []Write, note json.RawMessage) (*Tx, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := atomicfile.Sweep(j.FS, j.Dir, j.now()); err != nil {
+	if _, err := atomicfile.Sweep(j.FS, j.Dir, atomicfile.Ever); err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	if err := atomicfile.Write(j.FS, j.openPath(), data, j.private()); err != nil {
@@ -374,7 +374,7 @@ func (j Journal) Sweep() error {
 	}
 	var errs []error
 	for _, dir := range []string{j.Dir, j.History} {
-		_, err := atomicfile.Sweep(j.FS, dir, j.now())
+		_, err := atomicfile.Sweep(j.FS, dir, atomicfile.Ever)
 		errs = append(errs, err)
 	}
 	if err := j.FS.Remove(j.phasePath()); !errors.Is(err, fs.ErrNotExist) {
