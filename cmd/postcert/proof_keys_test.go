@@ -254,7 +254,7 @@ func TestProofKeyFilesAreMadePrivate(t *testing.T) {
 	// Whoever else belongs to the run, thread or child, writes no key at all.
 	cmd := h.command("install-cert", h.lineage(certtest.Leaf{}))
 	log := filepath.Join(t.TempDir(), "all")
-	flags := []string{"-f", "-y", "-s", "200", "-e", "signal=none", "-e", "trace=write,pwrite64,writev,sendto,sendmsg", "-o", log}
+	flags := []string{"-f", "--seccomp-bpf", "-y", "-s", "200", "-e", "signal=none", "-e", "trace=write,pwrite64,writev,sendto,sendmsg", "-o", log}
 	for _, kv := range cmd.Env {
 		flags = append(flags, "-E", kv)
 	}
