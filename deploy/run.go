@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"postcert/deploy/atomicfile"
 	"postcert/deploy/lock"
 	"postcert/verify/problem"
 )
@@ -90,7 +91,7 @@ func refusal(p *Plan, rec recorder, err error) *Report {
 func (e *Engine) acquire(ctx context.Context, rec *recorder, wait time.Duration) (*lock.Lock, error) {
 	var held *lock.Lock
 	err := rec.step(StepLock, func() (string, error) {
-		err := os.MkdirAll(e.StateDir, 0o700)
+		err := atomicfile.MkdirAll(e.FS, e.StateDir)
 		if err == nil {
 			held, err = lock.Acquire(ctx, e.lockPath(), wait)
 		}

@@ -159,7 +159,7 @@ func (s Store) Record(u Update) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := atomicfile.MkdirAll(atomicfile.OS, filepath.Dir(path)); err != nil {
 		return err
 	}
 	// What killed runs left. A younger file may be that of a run which is at work.
