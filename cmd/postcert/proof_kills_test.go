@@ -177,11 +177,11 @@ type course struct {
 	rng   *rand.Rand
 	now   view                     // what is served
 	on    string                   // the base that the host is at, unchanged
-	bases map[string]base          //
+	bases map[string]base          // by name
 	took  map[string]time.Duration // by the event it begins with
 	tally killTally
-	resets,
-	settledBy int
+	// resets and settledBy count, so that every so many are done otherwise.
+	resets, settledBy int
 }
 
 // base is a configuration that a way begins with, and what is served by it.
