@@ -50,6 +50,7 @@ func TestProofRandomKills(t *testing.T) {
 		wanted := c.share(shard)
 		for _, w := range ways {
 			c.travel(w, wanted)
+			hand(t, shard, c.tally) // what a later failure does not take away
 		}
 		c.arrive()
 		hand(t, shard, c.tally)
