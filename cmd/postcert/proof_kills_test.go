@@ -111,7 +111,7 @@ func reportKills(t *testing.T, parts []killTally) {
 		byWay = append(byWay, fmt.Sprintf("%s %d", w, perWay[w]))
 	}
 	t.Logf("kills by way: %s; %d runs ended before their kill; %d were repeated because the host was too slow to answer them", strings.Join(byWay, ", "), sum.Missed, sum.Slow)
-	t.Logf("R1: %d random kills, 0 mixed or broken pairs; where they landed: %s; %d different file operations; "+
+	tell(t, "R1: %d random kills, 0 mixed or broken pairs; where they landed: %s; %d different file operations; "+
 		"%d settled by the next run, the others by recover, then %d next runs; processes of ours gone after %.1f s at most; "+
 		"state directory: at most %d generations, %d records, %d other files",
 		kills, strings.Join(steps, ", "), len(sum.Ops), sum.Next, sum.After, sum.Lingered.Seconds(), sum.Keys, sum.Records, sum.Files)
