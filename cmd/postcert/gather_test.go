@@ -49,3 +49,13 @@ func hand[T any](t *testing.T, shard int, part T) {
 		t.Fatal(err)
 	}
 }
+
+// tell logs the figures of a proof. Those of one that failed promise nothing, and
+// do not look as if they did.
+func tell(t *testing.T, format string, args ...any) {
+	t.Helper()
+	if t.Failed() {
+		format = "the proof failed; what it would have said: " + format
+	}
+	t.Logf(format, args...)
+}

@@ -147,7 +147,7 @@ func TestProofHonestExit(t *testing.T) {
 		for _, status := range slices.Sorted(maps.Keys(sum.Exits)) {
 			exits = append(exits, fmt.Sprintf("%d of %d", sum.Exits[status], status))
 		}
-		t.Logf("R3: %d runs of %d kinds, exit statuses: %s (-1 is a kill); the witness got %d answers, 0 against an exit status, 0 neither old nor new, 0 missing",
+		tell(t, "R3: %d runs of %d kinds, exit statuses: %s (-1 is a kill); the witness got %d answers, 0 against an exit status, 0 neither old nor new, 0 missing",
 			runs, len(sum.Runs), strings.Join(exits, ", "), sum.Sightings)
 	})
 	postfixtest.Shards(t, honestShards, func(t *testing.T, shard int) {

@@ -50,6 +50,7 @@ func TestProofRandomKills(t *testing.T) {
 		wanted := c.share(shard)
 		for _, w := range ways {
 			c.travel(w, wanted)
+			hand(t, shard, c.tally) // what a later failure does not take away
 		}
 		c.arrive()
 		hand(t, shard, c.tally)
@@ -110,7 +111,7 @@ func reportKills(t *testing.T, parts []killTally) {
 		byWay = append(byWay, fmt.Sprintf("%s %d", w, perWay[w]))
 	}
 	t.Logf("kills by way: %s; %d runs ended before their kill; %d were repeated because the host was too slow to answer them", strings.Join(byWay, ", "), sum.Missed, sum.Slow)
-	t.Logf("R1: %d random kills, 0 mixed or broken pairs; where they landed: %s; %d different file operations; "+
+	tell(t, "R1: %d random kills, 0 mixed or broken pairs; where they landed: %s; %d different file operations; "+
 		"%d settled by the next run, the others by recover, then %d next runs; processes of ours gone after %.1f s at most; "+
 		"state directory: at most %d generations, %d records, %d other files",
 		kills, strings.Join(steps, ", "), len(sum.Ops), sum.Next, sum.After, sum.Lingered.Seconds(), sum.Keys, sum.Records, sum.Files)
@@ -177,11 +178,11 @@ type course struct {
 	rng   *rand.Rand
 	now   view                     // what is served
 	on    string                   // the base that the host is at, unchanged
-	bases map[string]base          //
+	bases map[string]base          // by name
 	took  map[string]time.Duration // by the event it begins with
 	tally killTally
-	resets,
-	settledBy int
+	// resets and settledBy count, so that every so many are done otherwise.
+	resets, settledBy int
 }
 
 // base is a configuration that a way begins with, and what is served by it.

@@ -34,7 +34,7 @@ func reportSweep(t *testing.T) {
 		if long && sum.Killed < sum.Points || sum.Killed == 0 {
 			t.Errorf("killed at %d of %d points", sum.Killed, sum.Points)
 		}
-		t.Logf("R1: %s killed at %d of its %d events, file operations and replacements: 0 mixed or broken pairs, then %d times old and %d times new",
+		tell(t, "R1: %s killed at %d of its %d events, file operations and replacements: 0 mixed or broken pairs, then %d times old and %d times new",
 			sum.Way, sum.Killed, sum.Points, sum.Old, sum.New)
 	})
 }
