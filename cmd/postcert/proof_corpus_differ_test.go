@@ -121,7 +121,7 @@ func serviceOf(first string) string {
 }
 
 // carriers are the parameters that an install may set, whatever it plans.
-var carriers = regexp.MustCompile(`^(smtpd|tlsproxy)_tls_((dc|ec|c)ert_file|(dk|ek|eck|k)ey_file|chain_files)$`)
+var carriers = regexp.MustCompile(`^(smtpd|tlsproxy)_tls_((d|ec)?cert_file|(d|ec)?key_file|chain_files)$`)
 
 // judgeEdits holds the plan itself against what an install may do at all.
 func judgeEdits(t *testing.T, edits []plannedEdit, enable bool) {
@@ -212,8 +212,8 @@ func judgeFrame(t *testing.T, name string, before, after []byte) {
 }
 
 // judgeSetting looks at the settings of one edited parameter: all but the last,
-// which is in effect, are as they were; the last says what is planned, on one
-// line, with the name, the equals sign and the blanks as they were.
+// which is in effect, are as they were; the last says what is planned, on no
+// more lines, with the name, the equals sign and the blanks as they were.
 func judgeSetting(t *testing.T, e plannedEdit, before, after []part) {
 	t.Helper()
 	if e.Old == nil && len(before) > 0 || e.Old != nil && len(before) == 0 {
@@ -237,17 +237,19 @@ func judgeSetting(t *testing.T, e plannedEdit, before, after []part) {
 	if e.New == nil {
 		return
 	}
-	if len(last.lines) != 1 {
-		t.Errorf("%s stands on %d lines: %q", e.Parameter, len(last.lines), last.lines)
+	// A value that stood on a line of its own is replaced there.
+	if n := len(last.lines); n > 1 && (len(before) == 0 || n > len(before[len(before)-1].lines)) {
+		t.Errorf("%s stands on %d lines: %q", e.Parameter, n, last.lines)
 		return
 	}
-	line := last.lines[0]
-	if got := strings.TrimSpace(line[strings.IndexByte(line, '=')+1:]); got != *e.New {
+	text := strings.Join(last.lines, "")
+	if got := strings.TrimSpace(text[strings.IndexByte(text, '=')+1:]); got != *e.New {
 		t.Errorf("%s is %q, planned is %q", e.Parameter, got, *e.New)
 	}
 	if len(before) == 0 || len(before[len(before)-1].lines) > 1 {
 		return
 	}
+	line := last.lines[0]
 	old := before[len(before)-1].lines[0]
 	head := regexp.MustCompile(`^[^=]*=[ \t]*`)
 	if strings.TrimSpace(old[strings.IndexByte(old, '=')+1:]) == "" {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -51,6 +52,9 @@ type corpusWorld struct {
 	trust    string
 	exe      string
 	counts   map[string]int
+
+	parameters map[string]string // those that Postfix itself has: postconf -d
+	log        *syslog
 }
 
 // newCorpusWorld must be called in namespaces of its own: it mounts over the
@@ -67,6 +71,10 @@ func newCorpusWorld(t *testing.T) *corpusWorld {
 		rm -f /run/etc/postfix/main.cf /run/etc/postfix/master.cf
 		cp -a /run/etc/postfix /run/pristine
 		mount --bind /run/etc /etc
+		mkdir /run/dev && mount -t tmpfs -o mode=755 corpus /run/dev
+		cp -a /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty /run/dev
+		ln -s /proc/self/fd /run/dev/fd
+		mount --bind /run/dev /dev
 		for d in /var /opt /home /usr/local/etc /usr/libexec; do mount -t tmpfs -o mode=755 corpus $d; done
 		mkdir -p /var/lib /var/log /var/spool /var/db /var/mail
 		ln -s /usr/lib/postfix/sbin /usr/libexec/postfix
@@ -85,7 +93,55 @@ func newCorpusWorld(t *testing.T) *corpusWorld {
 	if w.exe, err = os.Executable(); err != nil {
 		t.Fatal(err)
 	}
+	out, err := exec.Command("postconf", "-d").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.parameters = map[string]string{}
+	for name, value := range settings(string(out)) {
+		w.parameters[name] = value + "."
+	}
+	w.log = listenSyslog(t)
 	return w
+}
+
+// syslog keeps what is logged to /dev/log, for when a pair fails.
+type syslog struct {
+	sync.Mutex
+	lines []string
+}
+
+func listenSyslog(t *testing.T) *syslog {
+	t.Helper()
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: "/dev/log", Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if err := os.Chmod("/dev/log", 0o666); err != nil {
+		t.Fatal(err)
+	}
+	s := &syslog{}
+	go func() {
+		buf := make([]byte, 1<<16)
+		for {
+			n, err := conn.Read(buf)
+			if err != nil {
+				return
+			}
+			s.Lock()
+			s.lines = append(s.lines, string(buf[:n]))
+			s.Unlock()
+		}
+	}()
+	return s
+}
+
+// since is what was logged after the first n lines, and how many there are.
+func (s *syslog) since(n int) (string, int) {
+	s.Lock()
+	defer s.Unlock()
+	return strings.Join(s.lines[n:], "\n"), len(s.lines)
 }
 
 // corpusHost is a host with one pair of the corpus.
@@ -99,6 +155,13 @@ type corpusHost struct {
 
 // try is the life of one pair.
 func (w *corpusWorld) try(t *testing.T, p corpusPair, number int) {
+	_, logged := w.log.since(0)
+	defer func() {
+		if t.Failed() {
+			text, _ := w.log.since(logged)
+			t.Logf("Postfix logged:\n%s", text)
+		}
+	}()
 	h := w.host(t, p)
 	h.start()
 	defer h.stop()
@@ -170,7 +233,7 @@ func (w *corpusWorld) host(t *testing.T, p corpusPair) *corpusHost {
 	sh(t, `rm -rf /etc/postfix /etc/postfix-out /etc/managed /etc/letsencrypt /usr/local/etc/* /var/spool/* /run/state /run/rehearse; cp -a /run/pristine /etc/postfix`)
 	h := &corpusHost{pair: p, world: w}
 	h.host = &host{t: t, root: w.root, ca: w.ca, state: "/run/state", run: "/run/rehearse", trust: w.trust, dir: t.TempDir(), exe: w.exe,
-		pf: &postfixtest.Instance{ConfigDir: p.dir}}
+		pf: &postfixtest.Instance{ConfigDir: p.dir}, env: []string{testDeadline + "=20s"}}
 	var err error
 	if h.main, h.master, err = p.lay(""); err != nil {
 		t.Fatal(err)
@@ -300,6 +363,9 @@ func (h *corpusHost) certificates() {
 	}
 	made := map[string]*certtest.Pair{}
 	for i, c := range contexts {
+		if file := c["smtpd_tls_CAfile"]; file != "" && file != c["smtpd_tls_cert_file"] {
+			h.put(file, certtest.EncodeCerts(h.root.Cert)) // without it TLS is off
+		}
 		chain := strings.FieldsFunc(c["smtpd_tls_chain_files"], func(r rune) bool { return r == ',' || r == ' ' })
 		for k, file := range chain {
 			kind := "ecdsa"
@@ -454,6 +520,7 @@ func (h *corpusHost) judge(a answer, before, after sight) {
 // of the plan, and, expanded, those that follow by reference.
 func (h *corpusHost) judgeView(view int, before, after map[string]string, edits []plannedEdit, dependants []string) {
 	h.t.Helper()
+	parameters := h.world.parameters
 	overrides, expanded := view%2 == 1, view >= 2
 	want := map[string]bool{}
 	for _, e := range edits {
@@ -470,13 +537,13 @@ func (h *corpusHost) judgeView(view int, before, after map[string]string, edits 
 		}
 	}
 	got := map[string]bool{}
-	for name := range before {
-		if before[name] != after[name] {
-			got[name] = true
-		}
-	}
-	for name := range after {
-		if _, ok := before[name]; !ok {
+	for _, name := range slices.Concat(slices.Collect(maps.Keys(before)), slices.Collect(maps.Keys(after))) {
+		_, was := before[name]
+		_, is := after[name]
+		// postconf prints a parameter of the administrator's own only as long
+		// as another one names it; judgeMain has looked at its line.
+		own := was != is && parameters[name] == "" && !overrides
+		if before[name] != after[name] && !own {
 			got[name] = true
 		}
 	}

@@ -86,7 +86,7 @@ func TestReopenedTransaction(t *testing.T) {
 	if err != nil || len(records) != 1 || records[0].Result != "undone" || records[0].Phase != "applied" {
 		t.Errorf("history: got %+v, %v", records, err)
 	}
-	data, err := atomicfile.ReadFile(f, filepath.Join(j.History, recordName(records[0])), maxRecord)
+	data, err := atomicfile.ReadFile(f, filepath.Join(j.History, recordName(records[0], nil)), maxRecord)
 	if err != nil || bytes.Contains(data, []byte(`"a":1`)) {
 		t.Errorf("the record holds the note: %s (%v)", data, err)
 	}

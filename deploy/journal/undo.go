@@ -50,7 +50,7 @@ func (tx *Tx) Undo() ([]Conflict, error) {
 func (tx *Tx) undo(w Write) (*Conflict, error) {
 	// What a killed run left beside it may hold a key, or keep a directory that
 	// we made from being empty.
-	if _, err := atomicfile.Sweep(tx.j.FS, filepath.Dir(w.Path), tx.j.now()); err != nil {
+	if _, err := atomicfile.Sweep(tx.j.FS, filepath.Dir(w.Path), atomicfile.Ever); err != nil {
 		return nil, err
 	}
 	now, err := Capture(tx.j.FS, w.Path)

@@ -32,7 +32,7 @@ func Differences(before, after Snapshot) []Difference {
 	after = after.with(before.Parameters)
 	for _, name := range union(before.Expanded, after.Expanded) {
 		a, b := before.Expanded[name], after.Expanded[name]
-		if a == b || ignored[name] {
+		if a == b || ignored[name] || before.printedOnceOf(after, name) {
 			continue
 		}
 		// debugger_command of the stock main.cf moves with process_id. That is no
@@ -67,6 +67,17 @@ func (s Snapshot) with(reading map[string]string) Snapshot {
 		s.Parameters[name] = reading[name]
 	}
 	return s
+}
+
+// printedOnceOf tells whether a parameter differs only in that postconf prints
+// it for one of the two: it prints those of the administrator's own only where
+// another parameter names them. Both files set it, to the same.
+func (s Snapshot) printedOnceOf(other Snapshot, name string) bool {
+	_, here := s.Expanded[name]
+	_, there := other.Expanded[name]
+	a, set := s.settings[name]
+	b, still := other.settings[name]
+	return here != there && set && still && a.value == b.value
 }
 
 // union is the keys of both maps, sorted.

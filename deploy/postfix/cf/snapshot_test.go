@@ -168,6 +168,7 @@ func TestDifferences(t *testing.T) {
 		{"nothing", main, master, ""},
 		{"comments, blanks and order", "# c\nsmtpd_tls_cert_file =\n  $cert\ncert=/a", "# c\npickup unix n - y 60 1 pickup\nsmtp   inet n - y - - smtpd -o smtpd_milters= -o {smtpd_tls_key_file=$smtpd_tls_cert_file}\n", ""},
 		{"a value and its dependants", "cert = /b\nsmtpd_tls_cert_file = $cert\n", master, ":cert=/a>/b :smtpd_tls_cert_file=/a>/b :smtpd_tls_key_file=/a>/b :tlsproxy_tls_cert_file=/a>/b :tlsproxy_tls_key_file=/a>/b smtp/inet:smtpd_tls_key_file=/a>/b"},
+		{"a parameter that nothing names any more", "cert = /a\nsmtpd_tls_cert_file = /b\n", master, ":smtpd_tls_cert_file=/a>/b :smtpd_tls_key_file=/a>/b :tlsproxy_tls_cert_file=/a>/b :tlsproxy_tls_key_file=/a>/b smtp/inet:smtpd_tls_key_file=/a>/b"},
 		{"an override", main, strings.Replace(master, "smtpd_milters=", "smtpd_milters=x", 1), "smtp/inet:smtpd_milters=>x"},
 		{"an override goes, the value stays", main, strings.Replace(master, " -o smtpd_milters=", "", 1), "smtp/inet:smtpd_milters=>"},
 		{"a field", main, strings.Replace(master, "60", "61", 1), "pickup/unix:=n - y 60 1 pickup>n - y 61 1 pickup"},
