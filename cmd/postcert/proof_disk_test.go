@@ -217,7 +217,6 @@ func (h *host) live() postfixtest.Files {
 // fullDisk is what a sweep over one disk has seen.
 type fullDisk struct {
 	*smallDisk
-	next   string         // chain that the installs are to bring
 	status map[int]int    // runs by exit status
 	says   map[string]int // ids of the errors
 }
@@ -359,9 +358,9 @@ func diskJobs() []diskJob {
 			{place: "state", kind: "ext4", first: fewRooms, renewal: fewRooms},
 			{place: "state", kind: "tmpfs", renewal: fewRooms, fills: true},
 			{place: "configuration", kind: "tmpfs", first: fewRooms, renewal: fewRooms, fills: true},
-			{place: "certificates", kind: "tmpfs", first: fewRooms, renewal: fewRooms},
+			{place: "certificates", kind: "tmpfs", first: fewRooms},
 			{place: "runtime", kind: "tmpfs", first: someRooms, renewal: fewRooms},
-			{place: "queue", kind: "tmpfs", first: fewRooms, renewal: fewRooms},
+			{place: "queue", kind: "tmpfs", first: fewRooms},
 		}
 	}
 	var out []diskJob
