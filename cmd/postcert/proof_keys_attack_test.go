@@ -203,7 +203,7 @@ func forged(t *testing.T, victim string) []byte {
 		return atomicfile.NewFile([]byte(data), atomicfile.Attr{Mode: 0o666})
 	}
 	out, err := json.Marshal(map[string]any{
-		"format": 1, "id": "0123", "begun": time.Now(), "note": map[string]any{"instance": "/etc/postfix"},
+		"format": 1, "id": "0123456789abcdef01234567", "begun": time.Now(), "note": map[string]any{"instance": "/etc/postfix"},
 		"writes": []any{map[string]any{"path": victim, "before": file("forged\n"), "after": file("of somebody else\n")}},
 	})
 	if err != nil {

@@ -135,7 +135,7 @@ func openSeeds(f *testing.F) [][]byte {
 	return [][]byte{
 		data, data[:len(data)/2],
 		[]byte(strings.Replace(text, `"format":1`, `"format":2`, 1)),
-		[]byte(strings.Replace(text, rec.ID, "../../etc/postfix/x", 1)),
+		[]byte(strings.Replace(text, rec.ID, "x/../../../../../etc/postfix/x", 1)),
 		[]byte(strings.Replace(text, `"path":"`, `"path":"/..`, 1)),
 	}
 }

@@ -435,6 +435,7 @@ func TestDamagedJournalIsRefused(t *testing.T) {
 		{"cut", "", ""},
 		{"another format", `"format":1`, `"format":9`},
 		{"content", base64.StdEncoding.EncodeToString([]byte("to be dropped\n")), base64.StdEncoding.EncodeToString([]byte("to be changed\n"))},
+		{"an id that leads elsewhere", `"id":"`, `"id":"x/../../../`},
 		{"an unknown field", `"writes":`, `"other":1,"writes":`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -160,6 +160,9 @@ func encode(rec record) ([]byte, error) {
 	return data, nil
 }
 
+// idPattern is what Begin makes.
+var idPattern = regexp.MustCompile(`^[0-9a-f]{24}$`)
+
 // decode reads open.json. It is ours and was written by one rename, so what
 // does not fit means damage from outside: it is refused whole, never half
 // believed.
@@ -169,8 +172,11 @@ func decode(data []byte, rec *record) error {
 	if err := d.Decode(rec); err != nil {
 		return err
 	}
-	if rec.Format != format || rec.ID == "" {
+	if rec.Format != format {
 		return fmt.Errorf("format %d is not one that this version reads", rec.Format)
+	}
+	if !idPattern.MatchString(rec.ID) { // it becomes part of a file name in the history
+		return fmt.Errorf("%q is not the id of a transaction", rec.ID)
 	}
 	for _, w := range rec.Writes {
 		if !filepath.IsAbs(w.Path) || filepath.Clean(w.Path) != w.Path {
