@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"postcert/deploy/atomicfile"
 	"postcert/deploy/journal"
 	"postcert/deploy/postfix/cf"
 	"postcert/verify/probe"
@@ -273,7 +274,7 @@ func (e *Engine) Recover(ctx context.Context) (*Report, error) {
 			e.logger().Warn("sweeping rehearsals", "err", err)
 		}
 	}
-	if err := e.Store.Sweep(e.now()); err != nil {
+	if err := e.Store.Sweep(atomicfile.Ever); err != nil {
 		e.logger().Warn("sweeping generations", "err", err)
 	}
 	n, tx, err := e.openTransaction(ctx)
@@ -346,8 +347,8 @@ func (e *Engine) OpenInstance(ctx context.Context) (string, error) {
 
 func (e *Engine) settle(ctx context.Context, n note, tx *journal.Tx) (*Report, error) {
 	r := &run{Engine: e, recorder: recorder{progress: e.Progress}, tx: tx, began: n.Time,
-		plan:   &Plan{Instance: n.Instance, Name: n.Name, Change: Change{Reason: "recover: " + n.Reason}},
-		report: &Report{Generation: n.Generation, Cause: "an earlier run ended in the middle of it"}}
+		plan:   &Plan{Instance: n.Instance, Name: n.Name, Change: Change{Reason: "recover: " + n.Reason, Release: n.Reason == releaseReason}},
+		report: &Report{Generation: n.Generation, Recovered: true, Leaf: n.Leaf, Cause: "an earlier run ended in the middle of it"}}
 	r.report.Plan = r.plan
 	r.sweepReplace()
 	if tx.Phase() == phaseDone {

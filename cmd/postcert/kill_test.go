@@ -411,3 +411,29 @@ func TestS31KillWhileChecking(t *testing.T) {
 	h.alone()
 	h.settled("old", before)
 }
+
+// What was wanted when the run was killed is not forgotten: status fails after a
+// recovery that undid it, names it, and agrees after one that finished it.
+func TestS31StatusAfterKill(t *testing.T) {
+	h := sweptHost(t)
+	first := h.lineage(certtest.Leaf{})
+	h.dies("prove begin", "install-cert", first)
+	h.postcert("recover").want(0).says("is undone")
+	h.postcert("status").want(8).says("wanted_not_installed").says("in the middle of it")
+	h.postcert("install-cert", first).want(0)
+	h.postcert("status").want(0)
+
+	next := h.lineage(certtest.Leaf{})
+	h.dies("reload end", "install-cert", next)
+	h.postcert("status").want(8).says("transaction_open")
+	h.postcert("recover").want(0).says("is undone")
+	h.postcert("status").want(8).says("wanted_not_installed").says(h.leafOf(next)[:16])
+	tr := h.traced("install-cert", next)
+	h.postcert("status").want(0)
+
+	last := h.lineage(certtest.Leaf{})
+	h.dies("op "+strconv.Itoa(tr.at["confirm begin"]+10), "install-cert", last)
+	h.postcert("recover").want(0).says("was proven before the interruption")
+	h.postcert("status").want(0)
+	h.serves(h.leafOf(last))
+}

@@ -80,7 +80,7 @@ func TestInstallSettlesFirst(t *testing.T) {
 		t.Fatal("main.cf was not edited when the run was killed")
 	}
 	l := h.lineage(certtest.Leaf{})
-	h.postcert("install-cert", l).want(0).says("settle")
+	h.postcert("install-cert", l).want(0).says("undo")
 	h.serves(h.leafOf(l))
 	h.postcert("recover").want(0).says("nothing to recover")
 	h.postcert("release", hostName).want(0)

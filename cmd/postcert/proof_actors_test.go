@@ -34,22 +34,22 @@ type actor struct {
 // of the commit has it undone (4). A rollback can find nothing to go back to (3),
 // a release nothing to give back.
 var (
-	installing = actor{"install-cert", func(r *round) []string {
+	installs = actor{"install-cert", func(r *round) []string {
 		return []string{"install-cert", r.lineage(), "--allow-downgrade"}
 	}, []int{0, 4, 7, 9}}
-	hooked = actor{"install-cert --json", func(r *round) []string {
+	hookInstalls = actor{"install-cert --json", func(r *round) []string {
 		return []string{"install-cert", r.lineage(), "--allow-downgrade", "--json", "-q"}
 	}, []int{0, 4, 7, 9}}
-	recovering = actor{"recover", func(*round) []string { return []string{"recover"} }, []int{0, 7}}
-	goingBack  = actor{"rollback", func(*round) []string { return []string{"rollback"} }, []int{0, 3, 4, 7, 9}}
-	releasing  = actor{"release", func(*round) []string { return []string{"release"} }, []int{0, 3, 4, 7, 9}}
-	asking     = actor{"status", func(*round) []string { return []string{"status", "--json"} }, []int{0, 8}}
+	recovers = actor{"recover", func(*round) []string { return []string{"recover"} }, []int{0, 7}}
+	goesBack = actor{"rollback", func(*round) []string { return []string{"rollback"} }, []int{0, 3, 4, 7, 9}}
+	releases = actor{"release", func(*round) []string { return []string{"release"} }, []int{0, 3, 4, 7, 9}}
+	asks     = actor{"status", func(*round) []string { return []string{"status", "--json"} }, []int{0, 8}}
 )
 
 // cast are the 16 of a round.
 var cast = []actor{
-	installing, installing, installing, installing, installing, hooked, hooked, hooked,
-	recovering, recovering, recovering, goingBack, goingBack, releasing, asking, asking,
+	installs, installs, installs, installs, installs, hookInstalls, hookInstalls, hookInstalls,
+	recovers, recovers, recovers, goesBack, goesBack, releases, asks, asks,
 }
 
 // round gives each install of a round a lineage of its own.

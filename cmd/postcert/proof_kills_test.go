@@ -59,6 +59,7 @@ func TestProofRandomKills(t *testing.T) {
 // killTally is what one host or all of them have met.
 type killTally struct {
 	Kills    map[string]int // by way and place, "renewal: commit"
+	Slow     int            // runs that were told that a listener had no time to answer
 	Missed   int            // runs that ended before they could be killed
 	Next     int            // settled by the next run instead of recover
 	After    int            // next runs after a recovery
@@ -76,7 +77,7 @@ func (a *killTally) add(b killTally) {
 	for k, n := range b.Ops {
 		a.Ops[k] += n
 	}
-	a.Missed, a.Next, a.After = a.Missed+b.Missed, a.Next+b.Next, a.After+b.After
+	a.Missed, a.Next, a.After, a.Slow = a.Missed+b.Missed, a.Next+b.Next, a.After+b.After, a.Slow+b.Slow
 	a.Lingered, a.Files, a.Keys, a.Records = max(a.Lingered, b.Lingered), max(a.Files, b.Files), max(a.Keys, b.Keys), max(a.Records, b.Records)
 }
 
@@ -108,7 +109,7 @@ func reportKills(t *testing.T, parts []killTally) {
 	for _, w := range slices.Sorted(maps.Keys(perWay)) {
 		byWay = append(byWay, fmt.Sprintf("%s %d", w, perWay[w]))
 	}
-	t.Logf("kills by way: %s; %d runs ended before their kill", strings.Join(byWay, ", "), sum.Missed)
+	t.Logf("kills by way: %s; %d runs ended before their kill; %d were repeated because the host was too slow to answer them", strings.Join(byWay, ", "), sum.Missed, sum.Slow)
 	t.Logf("R1: %d random kills, 0 mixed or broken pairs; where they landed: %s; %d different file operations; "+
 		"%d settled by the next run, the others by recover, then %d next runs; processes of ours gone after %.1f s at most; "+
 		"state directory: at most %d generations, %d records, %d other files",
@@ -297,7 +298,7 @@ func (c *course) settle(h *host, run errand, before picture, old view) {
 	h.t.Helper()
 	var is string
 	if c.settledBy++; c.settledBy%2 == 0 && run.args[0] != "recover" {
-		h.postcert(run.args...).want(0)
+		c.works(h, run.args...)
 		c.tally.Next++
 		if is = h.serving(old, run.next); is != "new" {
 			h.t.Errorf("after the next run the %s pair is served", is)
@@ -312,7 +313,7 @@ func (c *course) settle(h *host, run errand, before picture, old view) {
 			h.t.Error("the recovery left the new pair")
 		}
 		if c.settledBy%4 == 1 && is == "old" && run.args[0] != "recover" {
-			h.postcert(run.args...).want(0)
+			c.works(h, run.args...)
 			c.tally.After++
 			if is = h.serving(old, run.next); is != "new" {
 				h.t.Errorf("after the run that followed the recovery the %s pair is served", is)
@@ -323,6 +324,21 @@ func (c *course) settle(h *host, run errand, before picture, old view) {
 	if is == "new" {
 		c.now, c.on = run.next, ""
 	}
+}
+
+// works is a run that succeeds, on a host that may be so busy that a listener
+// does not answer in time: then nothing is wrong but the time.
+func (c *course) works(h *host, args ...string) {
+	h.t.Helper()
+	a := h.postcert(args...)
+	for range 4 {
+		if a.status != 9 && !strings.Contains(a.stderr, "[rehearsal_not_run]") {
+			break
+		}
+		c.tally.Slow++
+		a = h.postcert(args...)
+	}
+	a.want(0)
 }
 
 // install is an install of a new pair, for all listeners or only one.
@@ -364,7 +380,7 @@ func (c *course) rollback() errand {
 			return errand{args: []string{"rollback", hostName, "--to", strconv.Itoa(n)}, next: next}
 		}
 		run := c.install("")
-		c.h.postcert(run.args...).want(0)
+		c.works(c.h, run.args...)
 		c.now = c.h.look()
 	}
 }
@@ -396,7 +412,7 @@ func (c *course) arrive() {
 	}
 	c.ready(way{base: "adopted"})
 	run := c.install("")
-	c.h.postcert(run.args...).want(0)
+	c.works(c.h, run.args...)
 	if is := c.h.serving(c.now, run.next); is != "new" {
 		c.h.t.Errorf("in the end the %s pair is served", is)
 	}

@@ -83,8 +83,8 @@ func mountOverlay(t *testing.T, dir, scratch string) {
 	})
 }
 
-// misbehaviour is a way in which a program goes wrong: shell that its script runs, or,
-// for "missing", that the program is not there.
+// misbehaviour is a way in which a program goes wrong: shell that its script
+// runs, or, for "missing", that the program is not there.
 type misbehaviour struct{ name, shell string }
 
 const missing = "missing"

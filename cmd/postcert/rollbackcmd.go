@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -150,6 +151,7 @@ func (a *app) recover(ctx context.Context, res *result) error {
 		}
 		return err
 	}
+	a.recordStatus(s, rep, interruption(rep, err))
 	res.add("transaction", transactionOf(rep))
 	a.showReport(rep)
 	switch rep.Outcome {
@@ -159,6 +161,15 @@ func (a *app) recover(ctx context.Context, res *result) error {
 		res.headline = fmt.Sprintf("recovered: the interrupted change of %s is undone%s.", rep.Plan.Name, proven(rep))
 	default:
 		res.headline = headline(rep, err, false)
+	}
+	return err
+}
+
+// interruption is how the interrupted change ended, for the status: that its
+// undo went well is no success of the certificate that was wanted.
+func interruption(rep *deploy.Report, err error) error {
+	if err == nil && rep.Outcome == deploy.RolledBack {
+		return &deploy.RolledBackError{Cause: errors.New(rep.Cause)}
 	}
 	return err
 }

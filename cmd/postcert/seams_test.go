@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -36,12 +37,15 @@ import (
 //	       "Reload *"       all of them do
 //	                        several of these are separated by ", "
 //	at     "reload end: sh" that shell command runs at the event; $PPID is the program
+//	clock  "begin -1h"      the time of day is another one from the beginning on
+//	       "prove begin @1970" or from that event on: in that year
 //	trace  a file for the numbers of operations and the events that occurred
 //	record a file to which each event and operation is written as it occurs
 const (
 	killAt   = "POSTCERT_TEST_KILL"
 	failAt   = "POSTCERT_TEST_FAIL"
 	doAt     = "POSTCERT_TEST_AT"
+	clockAt  = "POSTCERT_TEST_CLOCK"
 	traceTo  = "POSTCERT_TEST_TRACE"
 	recordTo = "POSTCERT_TEST_RECORD"
 )
@@ -50,11 +54,17 @@ const (
 // returned is for the end of the run.
 func interrupted(a *app) func() {
 	w := &world{kill: a.env[killAt], trace: a.env[traceTo], record: openRecord(a.env[recordTo])}
+	if at, jump, ok := cutLast(a.env[clockAt], " "); ok {
+		w.jumpAt, w.jump, a.seams.now = at, jump, w.now
+		if at == "begin" {
+			w.setClock()
+		}
+	}
 	w.event, w.command, _ = strings.Cut(a.env[doAt], ": ")
 	for f := range strings.SplitSeq(a.env[failAt], ", ") {
 		w.fails = append(w.fails, strings.Fields(f))
 	}
-	for _, name := range []string{killAt, failAt, doAt, traceTo, recordTo} {
+	for _, name := range []string{killAt, failAt, doAt, clockAt, traceTo, recordTo} {
 		delete(a.env, name)
 	}
 	w.calls = map[string]int{}
@@ -75,6 +85,32 @@ type world struct {
 	changes, looks       int
 	mu                   sync.Mutex // of calls
 	calls                map[string]int
+	jumpAt, jump         string       // of the clock
+	offset               atomic.Int64 // of the clock, from the real one
+}
+
+// now is the time of day in that world.
+func (w *world) now() time.Time { return time.Now().Round(0).Add(time.Duration(w.offset.Load())) }
+
+// setClock does what somebody else's program does who sets the clock.
+func (w *world) setClock() {
+	if year, ok := strings.CutPrefix(w.jump, "@"); ok {
+		n, _ := strconv.Atoi(year)
+		w.offset.Store(int64(time.Until(time.Date(n, 1, 1, 0, 0, 1, 0, time.UTC))))
+		return
+	}
+	by, err := time.ParseDuration(w.jump)
+	if err != nil {
+		panic(err)
+	}
+	w.offset.Store(int64(by))
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
 }
 
 func eventName(e deploy.Event) string {
@@ -86,6 +122,9 @@ func eventName(e deploy.Event) string {
 
 func (w *world) happen(e deploy.Event) {
 	name := eventName(e)
+	if w.jumpAt == name {
+		w.setClock()
+	}
 	w.events = append(w.events, fmt.Sprintf("%s@%d", name, w.changes))
 	w.reached(name)
 	if w.kill == name {

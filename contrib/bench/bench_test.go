@@ -135,15 +135,16 @@ func TestGoodbye(t *testing.T) {
 }
 
 // TestProofBench is the contest of the package with bounds for a machine that
-// does other work meanwhile.
+// does other work meanwhile, such as the tests of other packages. It goes ahead
+// of that, and sleeps most of the time.
 func TestProofBench(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute")
 	}
 	// postfix tls has no bound.
-	s := settings{rounds: 7, slack: 1.5, without: "postfix_tls"}
+	s := settings{rounds: 7, slack: 1.25, without: "postfix_tls", ahead: true}
 	if os.Getenv("POSTCERT_LONG") != "" {
-		s = settings{rounds: 15, hot: 7, renewals: 500, slack: 1.5}
+		s = settings{rounds: 15, hot: 7, renewals: 500, slack: 1.25, ahead: true}
 	}
 	rep := measure(t.Context(), t, s, io.Discard)
 	var out strings.Builder

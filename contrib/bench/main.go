@@ -3,6 +3,7 @@
 //
 //	go run ./contrib/bench            the table, in about two minutes; as root
 //	go run ./contrib/bench -check     and status 1 if a bound is missed
+//	go run ./contrib/bench -ahead     on a machine that does other work, too
 //	go run ./contrib/bench -renewals 500
 //
 // Everything happens in namespaces of its own, on two private Postfix instances
@@ -59,6 +60,7 @@ type settings struct {
 	renewals int     // for the percentiles
 	slack    float64 // what bounds are multiplied by
 	memory   bool    // files in memory
+	ahead    bool    // of all other processes
 	without  string  // contestant that is left out
 	check    bool
 	json     bool
@@ -74,6 +76,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	f.IntVar(&s.renewals, "renewals", 0, "also this many renewals in a row, for percentiles")
 	f.Float64Var(&s.slack, "slack", 1, "multiply the bounds by this: a shared machine is noisy")
 	f.BoolVar(&s.memory, "memory", false, "keep all files in memory: what fsync costs is left out")
+	f.BoolVar(&s.ahead, "ahead", false, "run ahead of all other processes (SCHED_RR, sched(7)), so that what else the machine does hardly counts")
 	f.BoolVar(&s.check, "check", false, "exit with status 1 if a bound is missed")
 	f.BoolVar(&s.json, "json", false, "one JSON object in place of the table")
 	err := f.Parse(args)
@@ -127,6 +130,9 @@ func measure(ctx context.Context, t testing.TB, s settings, progress io.Writer) 
 	if binary == "" {
 		fmt.Fprintln(progress, "building postcert")
 		binary = build(t)
+	}
+	if s.ahead {
+		goAhead(t)
 	}
 	onDisk(t, s.memory)
 	h := newHost(t, binary)

@@ -155,7 +155,7 @@ func (s *site) enough(lasting, short outcome, c count) {
 		{"sessions at a time", lasting.report.PeakOpen+r.PeakOpen == 50},
 		{"sessions at a time on average", r.Open >= 35},
 		{"handshakes with the leaf of a deploy that was undone", c.undoneSeen > 0},
-		{"sessions that live through good deploys", c.across > 8},
+		{"sessions that live through good deploys", c.across >= 8 && c.dataAcross > 0},
 		{"reloads in the log", r.Reloads >= s.count(0)+s.count(4)},
 		{"sessions in the second after a reload", r.AfterReload.N > 0},
 		{"mails", r.Accepted > 0 && r.Sent == r.Accepted},

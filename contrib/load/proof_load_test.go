@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -71,11 +72,11 @@ type deployed struct {
 func TestProofLoad(t *testing.T) {
 	good, bad, bare, hold := 12, 12, 6, "6s"
 	if os.Getenv("POSTCERT_LONG") != "" {
-		good, bad, bare, hold = 200, 200, 50, "15s"
+		good, bad, bare, hold = 200, 200, 20, "15s"
 	}
 	s := newSite(t)
-	lasting := s.startLoad("lasting", "-parallel", "8", "-long", "8", "-hold", "4h")
-	short := s.startLoad("short", "-parallel", "42", "-long", "8", "-hold", hold)
+	lasting := s.startLoad("lasting", 8, "-long", "8", "-hold", "4h")
+	short := s.startLoad("short", 42, "-long", "8", "-hold", hold)
 	s.bareReloads(bare)
 	for i := range max(good, bad) {
 		if end, limited := t.Deadline(); limited && time.Until(end) < 2*time.Minute {
@@ -170,23 +171,29 @@ type outcome struct {
 	records []Record
 }
 
-// startLoad starts the released load program and returns when its sessions are
-// open. The function returned ends it and returns what it reports.
-func (s *site) startLoad(name string, args ...string) func() outcome {
+// startLoad starts the released load program and returns when so many sessions
+// are open. The function returned ends it and returns what it reports.
+func (s *site) startLoad(name string, parallel int, args ...string) func() outcome {
 	s.t.Helper()
 	file := filepath.Join(s.dir, name)
+	connects := func() int { return strings.Count(s.pf.Log(), ": connect from ") }
+	before := connects()
 	var stdout, stderr bytes.Buffer
 	if think := os.Getenv("POSTCERT_TEST_THINK"); think != "" { // for a machine that others need too
 		args = append(args, "-think", think)
 	}
-	cmd := exec.Command(filepath.Join(s.dir, "load"), append(args, "-to", "postmaster@"+hostName, "-for", "2h",
+	cmd := exec.Command(filepath.Join(s.dir, "load"), append(args, "-to", "postmaster@"+hostName, "-for", "2h", "-parallel", strconv.Itoa(parallel),
 		"-leaves", s.leaves, "-maillog", s.pf.LogFile, "-sessions", file, "-json")...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { _ = cmd.Process.Kill() })
-	time.Sleep(3 * time.Second) // each has connected
+	for end := time.Now().Add(time.Minute); connects() < before+parallel; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			s.t.Fatalf("the load does not begin: %s", &stderr)
+		}
+	}
 	return func() (o outcome) {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait() // the status is in ProcessState

@@ -106,8 +106,8 @@ func (m mutant) apply(root, dir string) (overlay string, err error) {
 		}
 		replace[filepath.Join(root, file)] = copied
 	}
-	// One line of context may have changed around a mutant; what it changes may not.
-	cmd := exec.Command("patch", "-p1", "--batch", "--forward", "--fuzz=1", "--no-backup-if-mismatch", "-i", m.file)
+	// Lines around a mutant may change; what it changes, and its neighbours, may not.
+	cmd := exec.Command("patch", "-p1", "--batch", "--forward", "--fuzz=2", "--no-backup-if-mismatch", "-i", m.file)
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))

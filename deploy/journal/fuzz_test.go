@@ -121,13 +121,11 @@ func openSeeds(f *testing.F) [][]byte {
 		return atomicfile.NewFile([]byte(data), atomicfile.Attr{Mode: 0o640, UID: 7, GID: 8, MTime: long})
 	}
 	key := State{Kind: atomicfile.File, Ref: refOld, SHA256: atomicfile.Digest(fakeOld), Attr: atomicfile.Attr{Mode: 0o600, MTime: long}}
-	for _, w := range []Write{
+	rec.Writes = []Write{
 		{pathMain, file("a = b\n"), file("smtpd_tls_cert_file = old\n")},
 		{pathKey, key, State{Kind: atomicfile.File, Ref: refNew, SHA256: atomicfile.Digest(fakeOld)}},
 		{pathDir, State{Kind: atomicfile.Absent}, State{Kind: atomicfile.Directory, Attr: atomicfile.Attr{Mode: 0o750}}},
 		{pathLink, State{Kind: atomicfile.Symlink, Target: "/a"}, State{Kind: atomicfile.Symlink, Target: "/etc/letsencrypt/live/x/fullchain.pem"}},
-	} {
-		rec.Writes = append(rec.Writes, w)
 	}
 	data, err := encode(rec)
 	if err != nil {

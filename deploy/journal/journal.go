@@ -167,6 +167,13 @@ func (j Journal) Begin(writes []Write, note json.RawMessage) (*Tx, error) {
 	if err := atomicfile.MkdirAll(j.FS, j.Dir); err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
+	// A run that was killed may have made the directories and not forced them to
+	// disk. A journal in one that a power cut takes away would undo nothing.
+	for _, dir := range []string{j.Dir, filepath.Dir(j.Dir)} {
+		if err := atomicfile.SyncParent(j.FS, dir); err != nil {
+			return nil, fmt.Errorf("journal: %w", err)
+		}
+	}
 	if _, err := j.FS.Lstat(j.openPath()); err == nil {
 		return nil, ErrOpen
 	} else if !errors.Is(err, fs.ErrNotExist) {
@@ -189,7 +196,7 @@ func (j Journal) Begin(writes []Write, note json.RawMessage) (*Tx, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := atomicfile.Sweep(j.FS, j.Dir, j.now()); err != nil {
+	if _, err := atomicfile.Sweep(j.FS, j.Dir, atomicfile.Ever); err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	if err := atomicfile.Write(j.FS, j.openPath(), data, j.private()); err != nil {
@@ -374,7 +381,7 @@ func (j Journal) Sweep() error {
 	}
 	var errs []error
 	for _, dir := range []string{j.Dir, j.History} {
-		_, err := atomicfile.Sweep(j.FS, dir, j.now())
+		_, err := atomicfile.Sweep(j.FS, dir, atomicfile.Ever)
 		errs = append(errs, err)
 	}
 	if err := j.FS.Remove(j.phasePath()); !errors.Is(err, fs.ErrNotExist) {

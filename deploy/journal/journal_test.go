@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -85,7 +86,7 @@ func TestReopenedTransaction(t *testing.T) {
 	if err != nil || len(records) != 1 || records[0].Result != "undone" || records[0].Phase != "applied" {
 		t.Errorf("history: got %+v, %v", records, err)
 	}
-	data, err := atomicfile.ReadFile(f, filepath.Join(j.History, recordName(records[0])), maxRecord)
+	data, err := atomicfile.ReadFile(f, filepath.Join(j.History, recordName(records[0], nil)), maxRecord)
 	if err != nil || bytes.Contains(data, []byte(`"a":1`)) {
 		t.Errorf("the record holds the note: %s (%v)", data, err)
 	}
@@ -487,5 +488,49 @@ func TestCloseWithoutRoom(t *testing.T) {
 	}
 	if tx, err := j.Open(); tx != nil || err != nil {
 		t.Errorf("after Close: got %v, %v; want it closed", tx, err)
+	}
+}
+
+// TestUndoKeepsWhatIsNamed: where main.cf cannot be put back, the certificate
+// that it names stays.
+func TestUndoKeepsWhatIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	main, certificate := filepath.Join(dir, "main.cf"), filepath.Join(dir, "mail.pem")
+	attr := atomicfile.Attr{Mode: 0o600, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}
+	if err := atomicfile.Write(atomicfile.OS, main, []byte("old"), attr); err != nil {
+		t.Fatal(err)
+	}
+	full := false
+	j := Journal{FS: atomicfile.OS, Dir: filepath.Join(dir, "journal"), Replace: map[string]Replacer{
+		main: func(path string, _, data State) error {
+			if full {
+				return syscall.ENOSPC
+			}
+			return atomicfile.Write(atomicfile.OS, path, data.Data, data.Attr)
+		},
+	}}
+	tx, err := j.Begin([]Write{
+		{Path: certificate, Before: State{Kind: atomicfile.Absent}, After: atomicfile.NewFile([]byte("certificate"), attr)},
+		{Path: main, Before: atomicfile.NewFile([]byte("old"), attr), After: atomicfile.NewFile([]byte("names mail.pem"), attr)},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	full = true
+	if _, err := tx.Undo(); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("got %v, want ENOSPC", err)
+	}
+	if _, err := os.Stat(certificate); err != nil {
+		t.Errorf("the certificate that main.cf names: %v", err)
+	}
+	full = false
+	if _, err := tx.Undo(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(certificate); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("with room again the certificate is left: %v", err)
 	}
 }
