@@ -32,7 +32,7 @@ func (r *run) adopt() error {
 	r.adopting = err != nil
 	var o generation.Original
 	for _, ed := range r.plan.Scheme.Edits {
-		o.Parameters = append(o.Parameters, generation.Parameter{Service: ed.Service, Name: ed.Parameter, Value: ed.Old})
+		o.Parameters = append(o.Parameters, generation.Parameter{Service: ed.Service, Name: ed.Parameter, Value: ed.Old, Text: ed.OldText})
 	}
 	if !r.adopting {
 		return r.Store.ExtendZero(r.plan.Instance, r.plan.Name, o.Parameters)
@@ -75,6 +75,7 @@ func (e *Engine) adoption(s cf.Snapshot, name string) ([]cf.Edit, error) {
 	var edits []cf.Edit
 	for _, p := range o.Parameters {
 		ed := s.Edit(p.Service, p.Name, p.Value)
+		ed.NewText = p.Text
 		if isOurs(s, ed, name) && !sameValue(ed.Old, ed.New) {
 			edits = append(edits, ed)
 		}

@@ -90,7 +90,11 @@ func (r *run) rehearsals(ctx context.Context) (int, error) {
 	for _, f := range r.plan.Files {
 		sub[f.Path] = r.gen.Postfix()
 	}
-	seen, err := r.Stage.Rehearse(ctx, Rehearsal{Candidate: r.plan.Candidate, Services: r.plan.acts(r.plan.Candidate, false), Substitute: sub})
+	acts := r.plan.acts(r.plan.Candidate, false)
+	if len(acts) == 0 && r.plan.Change.Release {
+		return 0, nil // TLS was off before us, and is again
+	}
+	seen, err := r.Stage.Rehearse(ctx, Rehearsal{Candidate: r.plan.Candidate, Services: acts, Substitute: sub})
 	if err != nil || !r.plan.editsBoth() {
 		return len(seen), err
 	}

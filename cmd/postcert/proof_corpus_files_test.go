@@ -34,6 +34,7 @@ type corpusPair struct {
 	args    []string // of install-cert
 	refused string   // id of the problem, if the change is refused
 	exit    int
+	release int // exit status of release
 }
 
 const corpusDir = "../../testdata/corpus/"
@@ -111,6 +112,8 @@ func (p *corpusPair) special(word string) error {
 		p.refused = value
 	case "exit":
 		p.exit, err = strconv.Atoi(value)
+	case "release":
+		p.release, err = strconv.Atoi(value)
 	default:
 		return fmt.Errorf("what is %s", word)
 	}

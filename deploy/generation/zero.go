@@ -29,6 +29,7 @@ type Parameter struct {
 	Service string  `json:"service,omitempty"` // service/type of a -o override; "" is main.cf
 	Name    string  `json:"name"`
 	Value   *string `json:"value"`
+	Text    string  `json:"text,omitempty"` // how it stood there, where the value alone does not tell
 }
 
 // OriginalFile is one path. Its content, which may be a private key, is a file

@@ -161,8 +161,9 @@ func absolute(name, value, queue string) string {
 	}
 	words := strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' })
 	for i, w := range words {
-		// postconf(5) smtpd_tls_dh1024_param_file: "auto" is not a path.
-		if !strings.HasPrefix(w, "/") && w != "auto" {
+		// postconf(5) smtpd_tls_dh1024_param_file: "auto" is not a path, and
+		// smtpd_tls_cert_file: "none" is not one, in letters of any case.
+		if !strings.HasPrefix(w, "/") && w != "auto" && !strings.EqualFold(w, "none") {
 			words[i] = queue + "/" + w
 		}
 	}

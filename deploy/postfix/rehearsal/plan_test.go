@@ -101,6 +101,7 @@ func TestEffective(t *testing.T) {
 		{"forced", "smtpd_tls_session_cache_database", "btree:/var/lib/postfix/smtpd_scache", ""},
 		{"a relative file", "smtpd_tls_key_file", "key.pem", "/q/key.pem"},
 		{"relative files", "smtpd_tls_chain_files", "a.pem, /b.pem c.pem", "/q/a.pem, /b.pem, /q/c.pem"},
+		{"no file at all", "smtpd_tls_cert_file", "None", "None"},
 		{"a relative directory", "smtpd_tls_CApath", "certs", "/q/certs"},
 		{"no file", "smtpd_tls_eccert_file", "", ""},
 		{"automatic", "smtpd_tls_dh1024_param_file", "auto", "auto"},
