@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"postcert/deploy/atomicfile"
 	"postcert/deploy/generation"
 	"postcert/deploy/journal"
 	"postcert/verify/probe"
@@ -91,6 +92,12 @@ func (r *run) tidy(proven bool) {
 	for _, path := range r.plan.Obsolete {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			r.logger().Warn("removing a file that nothing names any more", "file", path, "err", err)
+		}
+	}
+	if len(r.plan.Obsolete) > 0 {
+		// One of them is a key: a power cut must not bring it back.
+		if err := atomicfile.SyncParent(r.FS, r.plan.Obsolete[0]); err != nil {
+			r.logger().Warn("removing files that nothing names any more", "err", err)
 		}
 	}
 	r.prune(orInt(r.Keep, 3))

@@ -111,7 +111,7 @@ func deadly(s cf.Snapshot, host cf.Host, master int) problem.List {
 			"after a reload nobody would answer: data_directory is %s, which is no directory", data))
 	}
 	for _, l := range s.Sockets(host) {
-		if program := s.Program(l.ID()); l.Type == "inet" && !executable(program) {
+		if program := s.Program(l.ID()); (l.Type == "inet" || slices.Contains(s.Essential(), l.ID())) && !executable(program) {
 			out = append(out, problem.New("config_broken", problem.At{File: s.Master.Path, Line: l.Line, Service: l.ID()},
 				"after a reload nobody would answer there: %s is no program", program))
 		}

@@ -118,7 +118,7 @@ func (e *Engine) acquire(ctx context.Context, rec *recorder, wait time.Duration)
 		// Before it, because mkdir(2) would follow whoever can write above it.
 		err := atomicfile.Private(e.StateDir)
 		if err == nil {
-			err = os.MkdirAll(e.StateDir, 0o700)
+			err = atomicfile.MkdirAll(e.FS, e.StateDir)
 		}
 		if err == nil {
 			err = atomicfile.Private(e.StateDir)

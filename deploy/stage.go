@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"postcert/deploy/generation"
 	"postcert/deploy/postfix/cf"
@@ -146,6 +147,9 @@ func (p *Plan) acts(s cf.Snapshot, anyChain bool) []Act {
 	return out
 }
 
+// slowCheck is when the time of a "postfix check" is worth a word.
+const slowCheck = 10 * time.Second
+
 // checkLive begins "postfix check" beside the transaction. It inspects the live
 // instance and refuses nothing: what is wrong there was so before. That it
 // fails is told; Debian's warns on a fresh host already, so warnings go to the
@@ -159,8 +163,13 @@ func (r *run) checkLive(ctx context.Context) {
 	r.check = make(chan problem.List, 1)
 	go func() {
 		at := problem.At{File: r.plan.Instance}
+		begin := time.Now()
 		warnings, err := r.MTA.Check(ctx)
 		var out problem.List
+		if took := time.Since(begin); took > slowCheck {
+			out = append(out, problem.Warn("postfix_check_slow", at,
+				"postfix check took %s: it looks at each file of the queue", took.Round(time.Second)))
+		}
 		for _, w := range warnings {
 			r.logger().Info("postfix check", "warning", strings.TrimSpace(w))
 		}

@@ -190,7 +190,7 @@ func (r *run) keep(s journal.State) (string, error) {
 		}
 	}
 	path := filepath.Join(r.journalKeys(), atomicfile.Digest(s.Data)+".pem")
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := atomicfile.MkdirAll(r.FS, filepath.Dir(path)); err != nil {
 		return "", err
 	}
 	return path, atomicfile.Write(r.FS, path, s.Data, atomicfile.Attr{Mode: 0o600})

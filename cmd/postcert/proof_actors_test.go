@@ -70,6 +70,7 @@ func (r *round) lineage() string {
 // They take turns, each tells the truth, the last winner by the history is what
 // is served, and nobody is ever shown anything but a known leaf whose key fits.
 func TestProofActors(t *testing.T) {
+	t.Parallel()
 	const shards = 3
 	rounds := 2 // for each shard: 6
 	if long {
@@ -335,6 +336,11 @@ var lockedBy = regexp.MustCompile(`is locked by process (\d+)`)
 // S30: the lock is held for longer than a command waits: it ends with 7 after
 // 30 s, says who holds the lock, and has touched nothing.
 func TestProofBusy(t *testing.T) {
+	t.Parallel()
+	postfixtest.Shards(t, 1, func(t *testing.T, _ int) { heldLock(t) })
+}
+
+func heldLock(t *testing.T) {
 	h := newHost(t, postfixtest.Options{})
 	first, second := h.lineage(certtest.Leaf{}), h.lineage(certtest.Leaf{})
 	holder := h.with(released, doAt+"=commit begin: sleep 36").command("install-cert", first)

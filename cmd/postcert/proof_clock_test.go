@@ -23,6 +23,13 @@ var jumps = []string{"-1h", "+1h", "-2160h", "+2160h", "@1970", "@2106"}
 // R11: the clock jumps while a change is on its way: it is neither undone nor
 // held up. An undo that is on its way is ended too.
 func TestProofClockMeanwhile(t *testing.T) {
+	t.Parallel()
+	postfixtest.Shards(t, clockShards, clockMeanwhile)
+}
+
+const clockShards = 3
+
+func clockMeanwhile(t *testing.T, shard int) {
 	h := newHost(t, postfixtest.Options{MaxUse: 1}).with(patience)
 	reset := h.original()
 	old, lineage := h.chain(), h.lineage(certtest.Leaf{})
@@ -31,7 +38,7 @@ func TestProofClockMeanwhile(t *testing.T) {
 	events := []string{"stage begin", "journal begin", "prove begin", "undo begin"}
 	for i, jump := range jumps {
 		for j, event := range events {
-			if !long && (i+j)%2 == 1 {
+			if !long && (i+j)%2 == 1 || (i+j/2)%clockShards != shard {
 				continue
 			}
 			reset()
@@ -47,7 +54,7 @@ func TestProofClockMeanwhile(t *testing.T) {
 			})
 		}
 	}
-	t.Logf("R11, meanwhile: %s", &figures)
+	t.Logf("R11, meanwhile, shard %d: %s", shard, &figures)
 }
 
 // saneTimes fails the test for a configuration file that is "hot" by its time:
@@ -76,6 +83,11 @@ func loadOfMachine() string {
 // R11: the clock is another one when the interrupted change is settled: that is
 // done at once and entirely, keys in temporary files included.
 func TestProofClockRecover(t *testing.T) {
+	t.Parallel()
+	postfixtest.Shards(t, clockShards, clockRecover)
+}
+
+func clockRecover(t *testing.T, shard int) {
 	h := newHost(t, postfixtest.Options{MaxUse: 1}).with(patience)
 	reset := h.original()
 	old, lineage := h.chain(), h.lineage(certtest.Leaf{})
@@ -87,10 +99,10 @@ func TestProofClockRecover(t *testing.T) {
 	}
 	runs := 0
 	for i, point := range points {
-		if !long && i%3 != 0 && i > 2 {
+		if !long && i%3 != 0 && i > 2 || i/3%clockShards != shard {
 			continue
 		}
-		jump := jumps[runs%len(jumps)]
+		jump := jumps[(runs+i)%len(jumps)]
 		reset()
 		runs++
 		h.at(point+", then "+jump, func(h *host) {
@@ -111,12 +123,17 @@ func TestProofClockRecover(t *testing.T) {
 			other.postcert("recover").want(0).says("nothing to recover")
 		})
 	}
-	t.Logf("R11, between journal and recover: %d kills, each settled at another time of day", runs)
+	t.Logf("R11, between journal and recover, shard %d: %d kills, each settled at another time of day", shard, runs)
 }
 
 // R11: what the clock says is what a certificate is judged by, and nothing that
 // is not valid at that time is installed.
 func TestProofClockJudges(t *testing.T) {
+	t.Parallel()
+	postfixtest.Shards(t, 1, func(t *testing.T, _ int) { clockJudges(t) })
+}
+
+func clockJudges(t *testing.T) {
 	h := newHost(t, postfixtest.Options{})
 	good := h.lineage(certtest.Leaf{NotAfter: time.Now().Add(60 * 24 * time.Hour)})
 	h.with(patience).postcert("install-cert", h.lineage(certtest.Leaf{NotBefore: time.Now().Add(-24 * time.Hour)})).want(0)

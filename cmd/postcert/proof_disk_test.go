@@ -110,7 +110,8 @@ func (d *smallDisk) leave(free room) {
 }
 
 // fill leaves want bytes of an ext4, to the block. How many blocks a large file
-// needs beside its content is not said, so it is made smaller until it fits.
+// needs beside its content is not said, so it is made smaller until it fits, and
+// what is left over goes to files of one block.
 func (d *smallDisk) fill(want int64) {
 	d.h.t.Helper()
 	f, err := os.Create(filepath.Join(d.dir, filler, "large"))
@@ -124,10 +125,15 @@ func (d *smallDisk) fill(want int64) {
 			err = syscall.Fallocate(int(f.Fd()), 0, 0, size)
 		}
 		if now := d.statfs(); err == nil && int64(now.Bavail)*now.Bsize >= want {
-			return
+			break
 		}
 	}
-	d.h.t.Fatalf("filling %s: %v", d.dir, err)
+	for i := 0; err == nil && int64(d.statfs().Bavail)*st.Bsize > want && i < 10; i++ {
+		sh(d.h.t, "fallocate -l %d %s/%s/%d", st.Bsize, d.dir, filler, i)
+	}
+	if err != nil {
+		d.h.t.Fatalf("filling %s: %v", d.dir, err)
+	}
 }
 
 // room is how much of a file system is free: bytes or inodes.

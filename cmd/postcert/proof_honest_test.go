@@ -154,7 +154,7 @@ func TestProofHonestExit(t *testing.T) {
 		h := sweptHost(t)
 		h.postcert("install-cert", h.lineage(certtest.Leaf{})).want(0)
 		o := &honesty{w: newWitness(t), out: honest{Runs: map[string]int{}, Exits: map[int]int{}}, old: h.chain()}
-		rounds := 4
+		rounds := 3
 		if long {
 			rounds = 40
 		}

@@ -345,3 +345,39 @@ func TestProofSystemCalls(t *testing.T) {
 		h.serves(h.leafOf(lineage))
 	})
 }
+
+// R6: a write is cut short in the middle of a file, as the limit of a file's
+// size (RLIMIT_FSIZE) does it: the kernel writes what fits and refuses the rest.
+func TestProofShortWrites(t *testing.T) {
+	postfixtest.Need(t, "prlimit")
+	sizes := []int{0, 500, 1500, 3000, 6000, 12000}
+	if long {
+		sizes = nil
+		for size := 0; size < 20000; size += 250 {
+			sizes = append(sizes, size)
+		}
+	}
+	h := newHost(t, postfixtest.Options{MaxUse: 1})
+	h.env = patient
+	reset := h.original()
+	old, lineage := h.chain(), h.lineage(certtest.Leaf{})
+	status := map[int]int{}
+	for _, size := range sizes {
+		reset()
+		h.at(fmt.Sprintf("%d bytes", size), func(h *host) {
+			before, cmd := h.picture(), h.command("install-cert", lineage)
+			cmd.Args = append([]string{"prlimit", fmt.Sprintf("--fsize=%d", size), cmd.Path}, cmd.Args[1:]...)
+			cmd.Path = "/usr/bin/prlimit"
+			a := h.finish(cmd)
+			status[a.status]++
+			h.survives(a, func() {}, before, old, h.chainOf(lineage))
+			if h.t.Failed() {
+				h.t.Logf("exit status %d\n%s%s", a.status, a.stdout, a.stderr)
+			}
+		})
+	}
+	if len(status) == 1 && status[0] > 0 {
+		t.Error("no limit was met")
+	}
+	t.Logf("R6 short writes: %d sizes, by exit status %v", len(sizes), status)
+}

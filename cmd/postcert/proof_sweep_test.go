@@ -77,7 +77,7 @@ func TestProofKillFirstInstall(t *testing.T) {
 		old, lineage := h.chain(), h.lineage(certtest.Leaf{})
 		next := h.chainOf(lineage)
 		tr := h.traced("install-cert", lineage)
-		for _, point := range s.share(shard, tr, points(tr, "lock begin", 24), "rehearsing", "checking", "torn replace", "replaced") {
+		for _, point := range s.share(shard, tr, points(tr, "lock begin", 12), "rehearsing", "checking", "torn replace", "replaced") {
 			reset()
 			h.at(point, func(h *host) {
 				is := h.killed(h.picture(), point, old, next, "install-cert", lineage)
@@ -104,7 +104,7 @@ func TestProofKillRenewal(t *testing.T) {
 		tr := h.traced("install-cert", lineage)
 		old := h.chain()
 		lineage = h.lineage(certtest.Leaf{})
-		for i, point := range s.share(shard, tr, points(tr, "commit begin", 20)) {
+		for i, point := range s.share(shard, tr, points(tr, "commit begin", 10)) {
 			h.at(point, func(h *host) {
 				next := h.chainOf(lineage)
 				is := "new"
@@ -145,7 +145,7 @@ func TestProofKillRollback(t *testing.T) {
 		}
 		tr := h.traced("rollback", "--to", "1")
 		now, other := 1, 2
-		for _, point := range s.share(shard, tr, points(tr, "commit begin", 12)) {
+		for _, point := range s.share(shard, tr, points(tr, "commit begin", 8)) {
 			h.at(point, func(h *host) {
 				is := h.killed(h.picture(), point, chains[now], chains[other], "rollback", "--to", strconv.Itoa(other))
 				if s.settled(is); is == "new" {
@@ -176,7 +176,7 @@ func TestProofKillRecover(t *testing.T) {
 		}
 		open(h)
 		tr := h.traced("recover")
-		for _, point := range s.share(shard, tr, points(tr, "undo begin", 12), "torn replace", "replaced") {
+		for _, point := range s.share(shard, tr, points(tr, "undo begin", 8), "torn replace", "replaced") {
 			h.at(point, func(h *host) {
 				open(h)
 				is := h.killed(before, point, old, next, "recover")

@@ -102,6 +102,7 @@ const (
 // R7, S24: the programs of Postfix hang, are missing, fail, die, are slow, or
 // print nonsense, from each moment on at which a transaction calls them.
 func TestProofPrograms(t *testing.T) {
+	t.Parallel()
 	const shards = 6
 	postfixtest.Shards(t, shards, func(t *testing.T, shard int) {
 		h := newHost(t, postfixtest.Options{MaxUse: 1})

@@ -68,6 +68,7 @@ var badReloads = []badReload{
 // R7, S24: what can go wrong with a reload does, and the run tells the truth
 // about it within its time. A Postfix that ran before runs afterwards.
 func TestProofReload(t *testing.T) {
+	t.Parallel()
 	const shards = 6
 	postfixtest.Shards(t, shards, func(t *testing.T, shard int) {
 		var figures statuses

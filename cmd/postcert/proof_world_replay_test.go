@@ -43,6 +43,11 @@ func replays(now time.Time) []replayed {
 
 // R28: bundles from the past, or of others, are refused, however they are given.
 func TestProofReplay(t *testing.T) {
+	t.Parallel()
+	postfixtest.Shards(t, 1, func(t *testing.T, _ int) { replayAll(t) })
+}
+
+func replayAll(t *testing.T) {
 	h := newHost(t, postfixtest.Options{})
 	names := []string{hostName, "imap.example.test"}
 	h.with(patience).postcert("install-cert", h.pairDir(h.leaf(certtest.Leaf{Names: names, NotBefore: time.Now().Add(-3 * 24 * time.Hour)}))).want(0)

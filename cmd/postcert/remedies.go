@@ -107,6 +107,7 @@ var remedies = map[string]string{
 	"broken_before":              "nothing, if it is proven now; else look at the mail log",
 	"postfix_check":              "look at it when there is time; it was so before",
 	"history_full":               "make room before the next change: df -h {file}; df -i {file}",
+	"postfix_check_slow":         "nothing, if the queue is meant to be that large: mailq | tail -1",
 	"journal_open":               "mend what it names (a full disk, a read-only file system); then: postcert recover",
 	"reload_by_signal":           "mend what stands in its way: postfix reload must work before the next change",
 	"rehearsal_not_run":          "mend what stands in its way (make room, if it is a full disk), or take the risk: --no-rehearsal",

@@ -63,7 +63,7 @@ func run(out io.Writer, names []string, jobs int, verbose bool) error {
 		return err
 	}
 	defer os.RemoveAll(work)
-	h := &hunt{root: root, work: work, out: out, verbose: verbose, sound: map[string]error{}, built: map[string]error{}}
+	h := &hunt{root: root, work: work, out: out, verbose: verbose, once: map[string]func() error{}}
 	begin := time.Now()
 	h.all(all, jobs)
 	fmt.Fprintf(out, "%d mutants, %d caught, %d not (%.0f s)\n", len(all), len(all)-h.alive, h.alive, time.Since(begin).Seconds())
@@ -97,10 +97,7 @@ type hunt struct {
 
 	mu    sync.Mutex // for what follows
 	alive int
-
-	once  sync.Mutex       // held while something is done that is done once
-	built map[string]error // package: its sound test binary was built
-	sound map[string]error // package and test: whether it passes without a mutant
+	once  map[string]func() error // by package: its sound binary; by package and test: it passes
 }
 
 // all runs the mutants, some at a time: first those of the largest package,
@@ -168,26 +165,30 @@ func (h *hunt) catch(m mutant) ([]byte, error) {
 
 // passes runs the test of m without a mutant, once for all who name it.
 func (h *hunt) passes(m mutant) error {
-	h.once.Lock()
-	defer h.once.Unlock()
-	key := m.pkg + " " + m.test
-	if err, done := h.sound[key]; done {
-		return err
-	}
 	binary := filepath.Join(h.work, fmt.Sprintf("%x.test", m.pkg))
-	err, done := h.built[m.pkg]
-	if !done {
-		err = h.build(m.pkg, binary)
-		h.built[m.pkg] = err
-	}
-	if err == nil {
-		var output []byte
-		if output, err = h.test(m, binary); err != nil {
-			err = fmt.Errorf("%s fails: %w\n%s", m.test, err, output)
-		} else if !ran(output, "PASS", m.test) {
-			err = fmt.Errorf("there is no test %s in %s", m.test, m.pkg)
+	build := h.onlyOnce(m.pkg, func() error { return h.build(m.pkg, binary) })
+	return h.onlyOnce(m.pkg+" "+m.test, func() error {
+		if err := build(); err != nil {
+			return err
 		}
+		output, err := h.test(m, binary)
+		switch {
+		case err != nil:
+			return fmt.Errorf("%s fails: %w\n%s", m.test, err, output)
+		case !ran(output, "PASS", m.test):
+			return fmt.Errorf("there is no test %s in %s", m.test, m.pkg)
+		}
+		return nil
+	})()
+}
+
+// onlyOnce is what was first asked for under this key; who calls it later, or
+// meanwhile, gets the same answer.
+func (h *hunt) onlyOnce(key string, do func() error) func() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.once[key] == nil {
+		h.once[key] = sync.OnceValue(do)
 	}
-	h.sound[key] = err
-	return err
+	return h.once[key]
 }

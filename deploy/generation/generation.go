@@ -134,6 +134,8 @@ func (s Store) Stage(instance, name string, pem []byte, meta Meta) (Generation, 
 	next := 1
 	if len(numbers) > 0 {
 		next = numbers[len(numbers)-1] + 1
+	} else if err := s.syncAbove(base); err != nil {
+		return Generation{}, err
 	}
 	meta.Format, meta.Instance, meta.Name, meta.Number = 1, instance, FileName(name), next
 	meta.SHA256 = atomicfile.Digest(pem)
@@ -155,6 +157,18 @@ func (s Store) Stage(instance, name string, pem []byte, meta Meta) (Generation, 
 		return Generation{}, errors.Join(err, s.drop(g.Dir))
 	}
 	return g, nil
+}
+
+// syncAbove forces to disk the directories that lead to base. A run that was
+// killed may have made them and not come so far, and whoever finds them there
+// can't tell.
+func (s Store) syncAbove(base string) error {
+	for _, dir := range []string{filepath.Dir(base), s.Dir} {
+		if err := s.FS.SyncDir(dir); err != nil {
+			return fmt.Errorf("generation: %w", err)
+		}
+	}
+	return atomicfile.SyncParent(s.FS, s.Dir)
 }
 
 type content struct {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"postcert/deploy/atomicfile"
@@ -124,6 +125,9 @@ func (s Store) eachName(f func(base string) error) error {
 	}
 	var errs []error
 	for _, instance := range instances {
+		if strings.HasPrefix(instance, ".") {
+			continue // of the engine: no instance has such a key
+		}
 		names, err := s.FS.ReadDir(filepath.Join(s.Dir, instance))
 		if err != nil {
 			errs = append(errs, err)
@@ -144,6 +148,10 @@ func (s Store) sweepName(base string, before time.Time) error {
 	if err != nil {
 		return err
 	}
+	// Generation 0 is the one in which a file is ever replaced: see ExtendZero.
+	if _, err := atomicfile.Sweep(s.FS, filepath.Join(base, number(0)), before); err != nil {
+		return err
+	}
 	for _, entry := range entries {
 		path := filepath.Join(base, entry)
 		if !atomicfile.IsTemp(path) {
@@ -155,6 +163,11 @@ func (s Store) sweepName(base string, before time.Time) error {
 		}
 		if info.Kind != atomicfile.Directory || info.MTime.After(before) {
 			continue
+		}
+		// The rename to this name may be in memory only, after a kill: then a power
+		// cut brings back the former name, of a directory without its files.
+		if err := s.FS.SyncDir(base); err != nil {
+			return err
 		}
 		if err := s.removeTree(path); err != nil {
 			return err

@@ -26,16 +26,19 @@ func (s Store) Keep(instance, name string) error {
 	if err != nil {
 		return err
 	}
-	for _, n := range append(numbers, 0) {
+	for i, n := range append(numbers, 0) {
 		dir := filepath.Join(base, number(n))
 		err := s.FS.Remove(filepath.Join(dir, fileStaged))
-		if errors.Is(err, fs.ErrNotExist) {
+		// A run that was killed here may have removed the file, and not forced
+		// that to disk: then a power cut brings it back, and the generation, which
+		// is served, is swept. Only the newest and generation 0 can be in question.
+		if errors.Is(err, fs.ErrNotExist) && i < len(numbers)-1 {
 			continue
 		}
-		if err == nil {
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			err = s.FS.SyncDir(dir)
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("generation: keeping %s: %w", dir, err)
 		}
 	}

@@ -167,6 +167,13 @@ func (j Journal) Begin(writes []Write, note json.RawMessage) (*Tx, error) {
 	if err := atomicfile.MkdirAll(j.FS, j.Dir); err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
+	// A run that was killed may have made the directories and not forced them to
+	// disk. A journal in one that a power cut takes away would undo nothing.
+	for _, dir := range []string{j.Dir, filepath.Dir(j.Dir)} {
+		if err := atomicfile.SyncParent(j.FS, dir); err != nil {
+			return nil, fmt.Errorf("journal: %w", err)
+		}
+	}
 	if _, err := j.FS.Lstat(j.openPath()); err == nil {
 		return nil, ErrOpen
 	} else if !errors.Is(err, fs.ErrNotExist) {

@@ -204,7 +204,7 @@ func (e lifeEngine) apply(c lifeChange) error {
 		return err
 	}
 	for _, path := range obsolete {
-		if err := e.fs.Remove(path); err != nil {
+		if err := errors.Join(e.fs.Remove(path), atomicfile.SyncParent(e.fs, path)); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strconv"
 
 	"postcert/deploy/atomicfile"
 )
@@ -22,7 +23,8 @@ const (
 	// as one; an fsync of anything brings all earlier ones.
 	Ordered Model = iota
 	// Weak promises only what POSIX does: each name by itself is in any state
-	// it had since its directory was synced. A rename can leave both names.
+	// it had since its directory was synced. A rename can leave both names of a
+	// file.
 	Weak
 )
 
@@ -47,11 +49,31 @@ func (f *FS) Crashes(m Model) iter.Seq[*FS] {
 				options[pick[i]]()
 			}
 			c.SyncAll()
+			if c.twoNames() {
+				continue
+			}
 			if !yield(c) {
 				return
 			}
 		}
 	}
+}
+
+// twoNames tells whether a directory has two, which no file system has after
+// its own recovery: in the Weak model too, one that was renamed has the old
+// name, the new one, or is lost.
+func (f *FS) twoNames() bool {
+	seen := map[*inode]bool{}
+	for _, n := range f.inodes() {
+		for _, name := range n.list() {
+			to := n.look(name)
+			if to.kind == atomicfile.Directory && seen[to] {
+				return true
+			}
+			seen[to] = true
+		}
+	}
+	return false
 }
 
 // picks returns one option index per choice, for each crash.
@@ -207,17 +229,20 @@ func (f *FS) Digest() string {
 	return hex.EncodeToString(sum[:])
 }
 
+// encode appends the text that Digest is made of. It is most of the time of an
+// exploration, hence no fmt.
 func (n *inode) encode(b []byte) []byte {
 	if n == nil {
 		return append(b, "absent;"...)
 	}
-	b = fmt.Appendf(b, "%s %s %d:%s", n.kind, n.target, len(n.data), n.data)
+	b = append(append(append(append(b, n.kind...), ' '), n.target...), ' ')
+	b = appendData(b, n.data)
 	if string(n.data) != string(n.diskData) {
-		b = fmt.Appendf(b, " disk %d:%s", len(n.diskData), n.diskData)
+		b = appendData(append(b, " disk "...), n.diskData)
 	}
-	b = append(b, describe(n.meta)...)
+	b = n.meta.encode(b)
 	if !n.meta.same(n.diskMeta) {
-		b = append(b, describe(n.diskMeta)...)
+		b = n.diskMeta.encode(b)
 	}
 	temps := false
 	b = append(b, '{')
@@ -230,18 +255,40 @@ func (n *inode) encode(b []byte) []byte {
 		if len(versions) == 1 && versions[0].ino == nil {
 			continue
 		}
-		b = fmt.Appendf(b, "%s=", name)
-		var last []byte
+		b = append(append(b, name...), '=')
+		last := 0 // length of the version before
 		for _, v := range versions {
-			if now := v.ino.encode(nil); string(now) != string(last) {
-				b, last = append(b, now...), now
+			before := len(b)
+			b = v.ino.encode(b)
+			if now := b[before:]; last > 0 && string(now) == string(b[before-last:before]) {
+				b = b[:before]
+			} else {
+				last = len(now)
 			}
 		}
 	}
-	return fmt.Appendf(b, "%t}", temps)
+	if temps {
+		b = append(b, "temps"...)
+	}
+	return append(b, '}')
 }
 
-// describe leaves out the time: times that matter are compared by the tests.
+func appendData(b, data []byte) []byte {
+	return append(append(strconv.AppendInt(b, int64(len(data)), 10), ':'), data...)
+}
+
+// encode leaves out the time: times that matter are compared by the tests.
+func (m meta) encode(b []byte) []byte {
+	for _, n := range []uint32{m.mode, m.uid, m.gid} {
+		b = strconv.AppendUint(append(b, ' '), uint64(n), 8)
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.xattrs)) {
+		b = appendData(append(append(b, ' '), name...), m.xattrs[name])
+	}
+	return append(b, ';')
+}
+
+// describe is the attributes, without the time, for people.
 func describe(m meta) string {
 	return fmt.Sprintf("%04o %d:%d %q", m.mode, m.uid, m.gid, m.xattrs)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -37,21 +38,46 @@ func (s Snapshot) MasterFaults(host Host) []Fault {
 			out = append(out, Fault{v.ID(), v.Line, text})
 		}
 	}
-	out = append(out, s.overlaps(host)...)
-	return append(out, s.lacking()...)
+	return slices.Concat(out, s.overlaps(host), s.lacking())
 }
 
-// lacking are the services without which no smtpd of this configuration says a
-// word. The running master may still have what the file has lost.
-func (s Snapshot) lacking() []Fault {
-	needed := []string{"rewrite_service_name/unix", "tlsmgr_service_name/unix"}
-	if s.Effective("", "maillog_file") != "" {
-		needed = append(needed, "postlog_service_name/unix-dgram")
+// overlaps are entries that name one address in two ways, such as localhost:25
+// and 127.0.0.1:25, of which Postfix before 3.6 can bind only one. Later ones
+// set SO_REUSEPORT.
+func (s Snapshot) overlaps(host Host) []Fault {
+	if !strings.HasPrefix(s.Version, "3.4.") && !strings.HasPrefix(s.Version, "3.5.") {
+		return nil
 	}
 	var out []Fault
-	for _, n := range needed {
-		name, kind, _ := strings.Cut(n, "/")
-		id := s.Effective("", name) + "/" + kind
+	first := map[netip.AddrPort]Service{}
+	for _, v := range s.opened(host) {
+		h, port := splitHostPort(v.Name)
+		for _, a := range s.bindAddresses(h, host) {
+			at := netip.AddrPortFrom(a, uint16(s.port(port, host)))
+			if one, taken := first[at]; v.Type == "inet" && taken {
+				out = append(out, Fault{v.ID(), v.Line, fmt.Sprintf("bind %s: the entry %s of line %d listens there already", at, one.ID(), one.Line)})
+			} else if v.Type == "inet" {
+				first[at] = v
+			}
+		}
+	}
+	return out
+}
+
+// Essential are the IDs of the services without which no smtpd says a word.
+func (s Snapshot) Essential() []string {
+	out := []string{s.Effective("", "rewrite_service_name") + "/unix", s.Effective("", "tlsmgr_service_name") + "/unix"}
+	if s.Effective("", "maillog_file") != "" {
+		out = append(out, s.Effective("", "postlog_service_name")+"/unix-dgram")
+	}
+	return out
+}
+
+// lacking are the essential services that this configuration has not. The
+// running master may still have what the file has lost.
+func (s Snapshot) lacking() []Fault {
+	var out []Fault
+	for _, id := range s.Essential() {
 		if _, ok := s.Service(id); (!ok || s.Disabled(id)) && id[0] != '/' {
 			out = append(out, Fault{id, 0, "there is no entry " + id + ", without which Postfix serves nobody"})
 		}
@@ -149,33 +175,6 @@ func (s Snapshot) inetFault(v Service, host Host) string {
 	return "bad hostname or network address: " + name
 }
 
-// bind is an address that master listens at for an entry of master.cf. An
-// unspecified address is the wildcard.
-type bind struct {
-	id      string // of the service
-	line    int
-	address netip.AddrPort
-}
-
-// binds are all TCP addresses that a master which reads this listens at.
-func (s Snapshot) binds(host Host) []bind {
-	var out []bind
-	for _, v := range s.opened(host) {
-		if v.Type != "inet" {
-			continue
-		}
-		h, port := splitHostPort(v.Name)
-		n := s.port(port, host)
-		if n == 0 {
-			continue
-		}
-		for _, a := range s.bindAddresses(h, host) {
-			out = append(out, bind{v.ID(), v.Line, netip.AddrPortFrom(a, uint16(n))})
-		}
-	}
-	return out
-}
-
 // opened are the entries for which master opens a socket, of whatever program:
 // those that are enabled, and of two for one endpoint the last.
 func (s Snapshot) opened(host Host) []Service {
@@ -233,26 +232,4 @@ func (s Snapshot) bindAddresses(name string, host Host) []netip.Addr {
 		}
 	}
 	return out
-}
-
-// overlaps are entries of which master could bind only one: it takes them for
-// different services, and the kernel for one address.
-func (s Snapshot) overlaps(host Host) []Fault {
-	var out []Fault
-	all := s.binds(host)
-	for i, b := range all {
-		for _, a := range all[:i] {
-			if a.line != b.line && a.address.Port() == b.address.Port() && meet(a.address.Addr(), b.address.Addr()) {
-				out = append(out, Fault{b.id, b.line, fmt.Sprintf("bind %s: the entry %s of line %d listens there already", b.address, a.id, a.line)})
-				break
-			}
-		}
-	}
-	return out
-}
-
-// meet tells whether the kernel takes two addresses for one: Postfix listens on
-// IPv6 with IPV6_V6ONLY.
-func meet(a, b netip.Addr) bool {
-	return a == b || a.Is4() == b.Is4() && (a.IsUnspecified() || b.IsUnspecified())
 }

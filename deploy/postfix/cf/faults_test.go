@@ -5,6 +5,18 @@ import (
 	"testing"
 )
 
+// Before Postfix 3.6 two entries for one address end the master.
+func TestMasterFaultsOfOneAddress(t *testing.T) {
+	need(t, "postconf")
+	s := snapshotOf(t, "inet_interfaces = loopback-only\n", "2525 inet n - y - - smtpd\n127.0.0.1:2525 inet n - y - - smtpd\ntlsmgr unix - - y 1000? 1 tlsmgr\nrewrite unix - - y - - trivial-rewrite\n")
+	for version, want := range map[string]int{"3.4.29": 1, "3.5.27": 1, "3.6.0": 0, "3.11.6": 0} {
+		s.Version = version
+		if got := s.MasterFaults(Host{Interfaces: []string{"127.0.0.1", "::1"}}); len(got) != want {
+			t.Errorf("%s: %+v, want %d", version, got, want)
+		}
+	}
+}
+
 // What master(8) ends at, where postconf says nothing: each was seen on a
 // running Postfix 3.7.11.
 func TestMasterFaults(t *testing.T) {
@@ -40,8 +52,8 @@ func TestMasterFaults(t *testing.T) {
 		{"text behind braces", "", "smtp inet n - y - - smtpd -o {a=b}x", "braces"},
 		{"long name", "", strings.Repeat("n", 120) + " unix n - y - - smtpd", "name too long"},
 		{"long fifo", "", strings.Repeat("n", 120) + " fifo n - y - - pickup", ""},
-		{"two for one address", "", "127.0.0.1:2525 inet n - y - - smtpd\nlocalhost:2525 inet n - y - - smtpd", "listens there already"},
-		{"two by a wildcard", "inet_interfaces = all\n", "2525 inet n - y - - smtpd\n127.0.0.1:2525 inet n - y - - smtpd", "listens there already"},
+		{"two for one address", "", "127.0.0.1:2525 inet n - y - - smtpd\nlocalhost:2525 inet n - y - - smtpd", ""},
+		{"two by a wildcard", "inet_interfaces = all\n", "2525 inet n - y - - smtpd\n127.0.0.1:2525 inet n - y - - smtpd", ""},
 		{"one endpoint twice", "", "smtp inet n - y - - smtpd\n25 inet n - y - - smtpd", ""},
 		{"two protocols", "inet_interfaces = all\n", "0.0.0.0:2525 inet n - y - - smtpd\n[::]:2525 inet n - y - - smtpd", ""},
 		{"disabled", "master_service_disable = nosuchport/inet\n", "nosuchport inet y - y - - -", ""},

@@ -164,7 +164,7 @@ func (s Store) Record(u Update) error {
 		return err
 	}
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := atomicfile.MkdirAll(atomicfile.OS, dir); err != nil {
 		return err
 	}
 	// What a run left that was killed right here. A younger file may be the one
