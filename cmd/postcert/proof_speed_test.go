@@ -23,7 +23,7 @@ import (
 // installed: so its proof fails after the commit.
 func TestProofSpeed(t *testing.T) {
 	const shards = 2
-	renewals, undos := 30/shards, 30/shards
+	renewals, undos := 10/shards, 30/shards
 	if os.Getenv("POSTCERT_LONG") != "" {
 		renewals, undos = 500/shards, 100/shards
 	}
