@@ -170,7 +170,7 @@ func (r *run) checkLive(ctx context.Context) {
 		begin := time.Now()
 		warnings, err := r.MTA.Check(ctx)
 		var out problem.List
-		if took := time.Since(begin); took > slowCheck {
+		if took := time.Since(begin); took > slowCheck && err == nil {
 			out = append(out, problem.Warn("postfix_check_slow", at,
 				"postfix check took %s: it looks at each file of the queue", took.Round(time.Second)))
 		}

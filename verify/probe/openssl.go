@@ -82,13 +82,15 @@ func viaOpenSSL(ctx context.Context, e Endpoint, r Result) Result {
 	switch {
 	case out.alert != 0:
 		r.Reason, r.Detail, r.alert = HandshakeFailed, "alert "+alertName(out.alert), out.alert
-	case ctx.Err() != nil:
-		r.Reason, r.Detail = judgeError(ctx, ctx.Err())
 	case r.alert == alertProtocolVersion:
+		// The server has just answered us, so even if openssl does not end, that
+		// is no silence of the server's.
 		r.Reason, r.Detail = NotAsked, "no TLS 1.2 here, and openssl s_client did not complete a handshake"
 		if err != nil {
 			r.Detail += ": " + brief(printable(err.Error()))
 		}
+	case ctx.Err() != nil:
+		r.Reason, r.Detail = judgeError(ctx, ctx.Err())
 	}
 	return r
 }
