@@ -20,7 +20,7 @@ func TestProofOpenSSL(t *testing.T) {
 		rsa, _ := h.trusted(certtest.Leaf{Key: "rsa"})
 		ecdsa, leaf := h.trusted(certtest.Leaf{Key: "ecdsa"})
 		h.configured(leaf, "smtpd_tls_chain_files = "+rsa+", "+ecdsa)
-		h.with(patient).postcert("install-cert", h.lineage(certtest.Leaf{})).want(0)
+		h.with(patience).postcert("install-cert", h.lineage(certtest.Leaf{})).want(0)
 		programs := stagePrograms(t)
 		var figures statuses
 		n := 0
