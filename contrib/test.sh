@@ -3,8 +3,12 @@
 #
 #   sh contrib/test.sh [-short | -long] [packages...]
 #
-#   -short   go test -short: without the tests that take long
-#   -long    the long forms too (POSTCERT_LONG=1), and 30 s of each fuzz target
+#   -short   go test -short, and without the proofs, the mutants and the fuzzing
+#   -long    the long forms of the proofs (POSTCERT_LONG=1): hours
+#
+# First the tests with the race detector. Then the proofs, without it: tests named
+# TestProof..., which show the figures of README.md. Then the mutants, each of
+# which a test must notice, and a minute for each fuzz target.
 #
 # packages are as for go test; the default is ./... Each stage prints one line
 # with its time; the first that fails ends the run, with its output. With CI set
@@ -164,12 +168,12 @@ race_tests() {
 	if go list "$@" | grep -qx "$parted"; then
 		go test -race -list '^(Test|Example|Fuzz)' $parted >"$work/list" 2>&1 || { cat "$work/list"; exit 1; }
 		for part in $(seq $parts); do
-			tests=$(awk -v n=$parts -v k="$part" '/^(Test|Example|Fuzz)/ && !/^TestProof/ && NR % n == k % n' "$work/list" | paste -sd '|' -)
+			tests=$(awk -v n=$parts -v k="$part" '/^(Test|Example|Fuzz)/ && !/^TestProof[A-Z]/ && NR % n == k % n' "$work/list" | paste -sd '|' -)
 			go_test "race-$part" -race -run "^($tests)\$" $parted &
 			pids="$pids $!"
 		done
 	fi
-	[ -z "$rest" ] || go_test race-rest -race -skip '^TestProof' $rest
+	[ -z "$rest" ] || go_test race-rest -race -skip '^TestProof[A-Z]' $rest
 	[ -z "$pids" ] || wait $pids
 	unset CGO_ENABLED
 	finish race 'go test -race' "$begin"
@@ -181,27 +185,27 @@ proofs() {
 	begin=$(date +%s)
 	with=
 	for package in $(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' "$@"); do
-		if grep -qs '^func TestProof' "$(go list -f '{{.Dir}}' "$package")"/*_test.go; then
+		if grep -qs '^func TestProof[A-Z]' "$(go list -f '{{.Dir}}' "$package")"/*_test.go; then
 			with="$with $package"
 		fi
 	done
 	[ -n "$with" ] || return 0
 	CGO_ENABLED=0
 	export CGO_ENABLED
-	go_test proof -p 1 -run '^TestProof' $with
+	go_test proof -p 1 -run '^TestProof[A-Z]' $with
 	unset CGO_ENABLED
 	finish proof 'proofs' "$begin"
 }
 
-# fuzz gives each fuzz target of the packages its time.
-fuzz() {
-	for package in $(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' "$@"); do
-		targets=$(go test -list '^Fuzz' "$package" | grep '^Fuzz') || continue
-		for target in $targets; do
-			echo "$package $target"
-			go test -run '^$' -fuzz "^$target\$" -fuzztime 30s -fuzzminimizetime 5s "$package" || return 1
-		done
-	done
+# shown runs a program that prints a line per result, and then the stage's line.
+shown() {
+	name=$1
+	shift
+	begin=$(date +%s)
+	verdict=ok
+	"$@" || verdict=FAIL
+	printf '%-5s %-22s %4d s\n' $verdict "$name" $(($(date +%s) - begin))
+	[ $verdict = ok ] || { total; exit 1; }
 }
 
 PATH=$PATH:/usr/sbin:/sbin
@@ -211,18 +215,23 @@ stage 'gofmt -l' formatted
 stage 'go vet' go vet "$@"
 stage 'go build (static)' env CGO_ENABLED=0 go build -buildvcs=false -o /dev/null "$@"
 stage 'staticcheck' go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 "$@"
-[ "$form" != -long ] || stage 'fuzz' fuzz "$@"
 
 stage 'testsummary' env CGO_ENABLED=0 go build -buildvcs=false -o "$work/testsummary" ./contrib/testsummary
 
-limit=25m
+limit=60m
 short=
 noskip=
 case $form in
 -short) short=-short ;;
--long) limit=300m; export POSTCERT_LONG=1 ;;
+-long) limit=12h; export POSTCERT_LONG=1 ;;
 esac
 [ -z "${CI-}" ] || noskip=-noskip
 race_tests "$@"
-[ "$form" = -short ] || proofs "$@"
+if [ "$form" != -short ]; then
+	proofs "$@"
+	CGO_ENABLED=0
+	export CGO_ENABLED
+	shown 'mutants' go run ./contrib/mutants
+	shown 'fuzz, a minute each' go run ./contrib/fuzz -time 60s -jobs 4 "$@"
+fi
 total

@@ -25,7 +25,8 @@ type run struct {
 	tx     *journal.Tx
 	gen    generation.Generation
 	writes []journal.Write
-	dry    bool // nothing of this is remembered
+	dry    bool              // nothing of this is remembered
+	check  chan problem.List // of the postfix check that runs beside; nil if none does
 
 	reused   bool      // the generation was there before
 	adopting bool      // generation 0 was made for this change
@@ -38,6 +39,7 @@ type run struct {
 func (e *Engine) Apply(ctx context.Context, p *Plan) (*Report, error) {
 	r := e.newRun(p)
 	err := r.transact(ctx)
+	r.checked()
 	r.report.Steps, r.report.Time = r.steps, e.now()
 	r.remember(err)
 	return r.report, err
@@ -49,7 +51,12 @@ func (r *run) close(cause error) error {
 	if err != nil {
 		return err
 	}
-	if err := r.tx.Close(string(r.report.Outcome), detail); err != nil {
+	err = r.tx.Close(string(r.report.Outcome), detail)
+	var unrecorded *journal.UnrecordedError
+	if errors.As(err, &unrecorded) {
+		r.report.Problems = append(r.report.Problems, problem.Warn("history_full", problem.At{File: r.historyDir()},
+			"the history has no record of this change: %v", err))
+	} else if err != nil {
 		return err
 	}
 	r.tx = nil
@@ -165,6 +172,7 @@ func (r *run) confirmed(ctx context.Context, outcome Outcome) error {
 // prepare does all that can be done before production is touched, the journal
 // included.
 func (r *run) prepare(ctx context.Context) error {
+	r.checkLive(ctx)
 	if err := r.stage(); err != nil {
 		return err
 	}
@@ -194,11 +202,11 @@ func (e *StaleError) Error() string {
 
 // fresh refuses a plan that was made for another configuration.
 func (r *run) fresh(ctx context.Context) error {
-	now, err := r.MTA.Snapshot(ctx)
+	same, err := r.MTA.Unchanged(ctx, r.plan.Before)
 	if err != nil {
 		return err
 	}
-	if now.Digest() != r.plan.Before.Digest() {
+	if !same {
 		return &StaleError{Instance: r.plan.Instance}
 	}
 	return ctx.Err()

@@ -102,6 +102,8 @@ type Report struct {
 	Log        []string // lines of the instance's mail log that explain a failure
 	Conflicts  []string // what the undo met that somebody else had changed
 	Cause      string   // why a transaction was undone
+	Recovered  bool     // of a change that another run had begun
+	Leaf       string   // of a recovered change: fingerprint of the leaf that was to be served
 	Running    bool     // Postfix was running at the end
 	Time       time.Time
 }

@@ -52,7 +52,9 @@ func (p *Plan) replaceable() {
 				err = nil
 			}
 		}
-		if err != nil {
+		if errors.As(err, &refused) && (refused.Reason == atomicfile.NoSpace || refused.Reason == atomicfile.NoInodes) {
+			p.Problems = append(p.Problems, problem.New("disk_full", problem.At{File: filepath.Dir(refused.Path)}, "%v", err))
+		} else if err != nil {
 			p.Problems = append(p.Problems, problem.New("config_not_replaceable", problem.At{File: t}, "%v", err))
 		}
 	}
@@ -86,21 +88,69 @@ func (p *Plan) directoryUnfit() string {
 // journal take at most, in bytes.
 const roomNeeded = 1 << 20
 
-// bindable refuses to reload a configuration at which master(8) would end: a
-// service whose address cannot be bound is fatal to it. That is known by
-// trying, for services that nothing answers for at the moment.
-func (p *Plan) bindable() {
-	for _, l := range p.Listeners {
-		if l.Type != "inet" {
-			continue
+// survivable refuses to reload a configuration at which master(8) would end.
+// postconf finds less than master does, and what the running master has read is
+// not what stands in the file now: the entry may be of today.
+func (p *Plan) survivable() {
+	p.Problems = append(p.Problems, deadly(p.Before, p.host, p.Running.PID)...)
+}
+
+// deadly are the reasons for which the master with this process id (0: not
+// known) would not survive a reload of s.
+func deadly(s cf.Snapshot, host cf.Host, master int) problem.List {
+	var out problem.List
+	for _, f := range s.MasterFaults(host) {
+		at := problem.At{File: s.Master.Path, Line: f.Line, Service: f.Service}
+		if f.Service == "" {
+			at.File = s.Main.Path
+		}
+		out = append(out, problem.New("config_broken", at, "a reload would end Postfix, or what it serves: %s", f.Text))
+	}
+	if data := s.Effective("", "data_directory"); !isDirectory(data) {
+		out = append(out, problem.New("config_broken", problem.At{File: s.Main.Path, Parameter: "data_directory"},
+			"after a reload nobody would answer: data_directory is %s, which is no directory", data))
+	}
+	for _, l := range s.Sockets(host) {
+		if program := s.Program(l.ID()); (l.Type == "inet" || slices.Contains(s.Essential(), l.ID())) && !executable(program) {
+			out = append(out, problem.New("config_broken", problem.At{File: s.Master.Path, Line: l.Line, Service: l.ID()},
+				"after a reload nobody would answer there: %s is no program", program))
 		}
 		for _, addr := range l.Addresses {
-			if why := cannotBind(p.Running.PID, addr); why != "" {
-				p.Problems = append(p.Problems, problem.New("listener_not_bindable", problem.At{File: p.Before.Master.Path, Line: l.Line, Service: l.ID(), Endpoint: addr},
+			why := ""
+			if l.Type == "inet" {
+				why = cannotBind(master, addr)
+			} else {
+				why = cannotMake(addr)
+			}
+			if why != "" {
+				out = append(out, problem.New("listener_not_bindable", problem.At{File: s.Master.Path, Line: l.Line, Service: l.ID(), Endpoint: addr},
 					"a reload would end Postfix: %s cannot be bound (%s), which master.cf line %d asks for", addr, why, l.Line))
 			}
 		}
 	}
+	return out
+}
+
+func isDirectory(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.IsDir()
+}
+
+func executable(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.Mode().IsRegular() && fi.Mode().Perm()&0o111 != 0
+}
+
+// cannotMake says why master could not make a socket or fifo at a path, or "".
+// It removes what stands there first, which a directory does not let it do.
+func cannotMake(path string) string {
+	if fi, err := os.Lstat(path); err == nil && fi.IsDir() {
+		return "a directory is there"
+	}
+	if !isDirectory(filepath.Dir(path)) {
+		return filepath.Dir(path) + " is no directory"
+	}
+	return ""
 }
 
 // cannotBind says why the running master could not listen at an address, or ""

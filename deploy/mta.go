@@ -14,6 +14,9 @@ type MTA interface {
 	// problem when Postfix cannot read it, because a reload would then end
 	// the running master.
 	Snapshot(ctx context.Context) (cf.Snapshot, error)
+	// Unchanged tells whether a Snapshot would be equal to s: the bytes of both
+	// files, and the version of Postfix that reads them.
+	Unchanged(ctx context.Context, s cf.Snapshot) (bool, error)
 	// Candidate judges changed files by postconf(1), in a private copy.
 	// Values read as if the files stood in the instance's own directory.
 	Candidate(ctx context.Context, main, master []byte) (cf.Snapshot, error)
@@ -39,6 +42,13 @@ type Sweeper interface {
 	// SweepReplace removes what a Replace of path that was killed left beside
 	// it. One that is at work is left alone.
 	SweepReplace(path string) error
+}
+
+// Refresher is an MTA that can ask the master for a reload without any program
+// of Postfix's: for an undo, when Reload fails or does not end.
+type Refresher interface {
+	// Refresh fails like Reload.
+	Refresh(ctx context.Context) error
 }
 
 // Master is the state of an instance's master(8).

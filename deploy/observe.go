@@ -95,10 +95,6 @@ func (p proof) observe(ctx context.Context, want []Expectation) []Observation {
 		groups[x.Endpoint.Address] = append(groups[x.Endpoint.Address], i)
 	}
 	until := time.Now().Add(p.deadline)
-	select { // idle processes of before a reload end within milliseconds: let them
-	case <-ctx.Done():
-	case <-time.After(idleEnd):
-	}
 	var wg sync.WaitGroup
 	for _, group := range groups {
 		wg.Go(func() {
@@ -119,9 +115,7 @@ func (p proof) one(ctx context.Context, x Expectation, until time.Time) Observat
 	wait, limit := 100*time.Millisecond, min(max(2*x.Baseline.Took, firstPatience), patience)
 	for late := 0; ; o.Attempts++ {
 		o.Result, o.Verdict, o.Reason = p.ask(ctx, x, limit)
-		if time.Now().Before(until) {
-			limit = min(2*limit, patience)
-		}
+		limit = p.nextLimit(x, limit, until)
 		if o.Verdict == probe.Proven || x.Ignore || ctx.Err() != nil {
 			break
 		}
@@ -143,6 +137,13 @@ func (p proof) one(ctx context.Context, x Expectation, until time.Time) Observat
 	return o
 }
 
+// nextLimit is how long the next handshake may take. Near the deadline and
+// after it that is less, so that a silent listener does not make a proof much
+// longer than its deadline.
+func (p proof) nextLimit(x Expectation, limit time.Duration, until time.Time) time.Duration {
+	return min(2*limit, patience, max(time.Until(until), latePatience, min(2*x.Baseline.Took, patience)))
+}
+
 // settled tells that a listener which was broken before answers in the same
 // way after a few attempts: nothing is gained by asking until the deadline.
 func (p proof) settled(o Observation, until time.Time) bool {
@@ -150,13 +151,13 @@ func (p proof) settled(o Observation, until time.Time) bool {
 }
 
 // How long one handshake may take: little at first, unless it took long before
-// the change too, because a process of
-// before the reload may have taken some of the sessions, and master(8), which
-// still counts it as idle, starts none for the others until it ends. It ends
-// when its session does, so giving up early is what brings the answer.
+// the change too, because a process of before the reload may have taken some of
+// the sessions, and master(8), which still counts it as idle, starts none for
+// the others until it ends. It ends when its session does, so giving up early is
+// what brings the answer.
 const (
-	idleEnd       = 50 * time.Millisecond
 	firstPatience = time.Second
+	latePatience  = 5 * time.Second
 	patience      = 15 * time.Second
 )
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"postcert/deploy/generation"
 	"postcert/deploy/postfix/cf"
@@ -92,8 +93,8 @@ func (e *Engine) Plan(ctx context.Context, c Change) (*Plan, error) {
 	p.decideScheme(e.now())
 	p.Former = p.expectations(before)
 	if p.Running.Running {
-		if p.bindable(); p.Problems.Has("listener_not_bindable") {
-			return p, p.Problems.Err() // who answers there is not Postfix: not worth asking
+		if p.survivable(); p.Problems.Has("listener_not_bindable") || p.Problems.Has("config_broken") {
+			return p, p.Problems.Err() // who answers there may not be Postfix: not worth asking
 		}
 		e.baseline(ctx, p)
 	}
@@ -225,6 +226,10 @@ func (e *Engine) candidate(ctx context.Context, p *Plan) error {
 	if p.Main, p.Master, err = cf.Apply(p.Before.Main.Data, p.Before.Master.Data, p.Edits); err != nil {
 		return fmt.Errorf("editing a copy of the configuration: %w", err)
 	}
+	if list := unwritable(p.Before, p.Edits); list != nil {
+		p.Problems = append(p.Problems, list...)
+		return list
+	}
 	if p.Candidate, err = e.MTA.Candidate(ctx, p.Main, p.Master); err != nil {
 		return err
 	}
@@ -235,6 +240,34 @@ func (e *Engine) candidate(ctx context.Context, p *Plan) error {
 		}
 	}
 	return p.Problems.Err()
+}
+
+// unwritable refuses edits of values that are not UTF-8. The journal and
+// generation 0 keep them as JSON, which has no other bytes: an undo would put
+// back another value than the one that was there.
+func unwritable(s cf.Snapshot, edits []cf.Edit) problem.List {
+	var out problem.List
+	for _, ed := range edits {
+		if !slices.ContainsFunc(wordsOf(ed), func(w string) bool { return !utf8.ValidString(w) }) {
+			continue
+		}
+		at := problem.At{Parameter: ed.Parameter, Service: ed.Service}
+		at.File, at.Line = s.Source(ed.Service, ed.Parameter)
+		out = append(out, problem.New("value_not_utf8", at, "%s, line %d: the value of %s is not UTF-8, so it could not be put back as it is",
+			filepath.Base(at.File), at.Line, ed.Parameter))
+	}
+	return out
+}
+
+// wordsOf are the texts of an edit.
+func wordsOf(ed cf.Edit) []string {
+	out := []string{ed.Service, ed.Parameter, ed.OldText, ed.NewText}
+	for _, v := range []*string{ed.Old, ed.New} {
+		if v != nil {
+			out = append(out, *v)
+		}
+	}
+	return out
 }
 
 func (p *Plan) planned(d cf.Difference) bool {

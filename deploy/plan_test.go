@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"postcert/verify/certtest"
 	"postcert/verify/keypair"
 	"postcert/verify/probe"
+	"postcert/verify/problem"
 )
 
 // The plan invariant: a difference is planned if it is of an edit, or follows
@@ -51,6 +53,64 @@ func TestPlanned(t *testing.T) {
 				t.Errorf("planned by a release: %v, want %v", got, tt.release)
 			}
 		})
+	}
+}
+
+// otherCandidate is a Postfix that reads more out of an edit than was meant.
+type otherCandidate struct {
+	MTA
+	reads cf.Snapshot
+}
+
+func (m otherCandidate) Candidate(context.Context, []byte, []byte) (cf.Snapshot, error) {
+	return m.reads, nil
+}
+
+// The plan invariant: where postconf sees another difference than the planned
+// ones, the change is refused and says which.
+func TestPlanInvariant(t *testing.T) {
+	parse := func(cert, networks string) cf.Snapshot {
+		main := "smtpd_tls_cert_file = " + cert + "\nmynetworks = 127.0.0.0/8\n"
+		all := "mail_version = 3.7.11\nsmtpd_tls_cert_file = " + cert + "\nmynetworks = 127.0.0.0/8\n"
+		s, err := cf.Parse("/etc/postfix", cf.File{Path: "main.cf", Data: []byte(main)}, cf.File{Path: "master.cf"},
+			cf.Outputs{All: []byte(all), Expanded: []byte("mynetworks = " + networks + "\nsmtpd_tls_cert_file = " + cert + "\n")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	before, file := parse("/old.pem", "127.0.0.0/8"), "/new.pem"
+	for networks, want := range map[string]string{"127.0.0.0/8": "", "0.0.0.0/0": "mynetworks"} {
+		p := &Plan{Before: before, Edits: []cf.Edit{before.Edit("", "smtpd_tls_cert_file", &file)}}
+		after := parse(file, networks)
+		if want != "" { // what stands in main.cf is another value, too
+			after.Parameters["mynetworks"] = networks
+		}
+		e := &Engine{MTA: otherCandidate{reads: after}}
+		err := e.candidate(context.Background(), p)
+		list := problem.From(err)
+		if want == "" && err != nil || want != "" && (!list.Has("plan_invariant") || list[0].At.Parameter != want) {
+			t.Errorf("with mynetworks = %s: %v", networks, err)
+		}
+	}
+}
+
+// A value that JSON would change can't be kept for an undo.
+func TestUnwritable(t *testing.T) {
+	latin1, fine := "/etc/ssl/caf\xe9.pem", "/etc/ssl/café.pem"
+	for _, tt := range []struct {
+		name string
+		ed   cf.Edit
+		want int
+	}{
+		{"UTF-8", cf.Edit{Parameter: "a", Old: &fine, New: &fine, OldText: fine}, 0},
+		{"old", cf.Edit{Parameter: "a", Old: &latin1}, 1},
+		{"new", cf.Edit{Service: "smtp/inet", Parameter: "a", New: &latin1}, 1},
+		{"as it stands", cf.Edit{Parameter: "a", Old: &fine, OldText: latin1}, 1},
+	} {
+		if got := unwritable(cf.Snapshot{}, []cf.Edit{tt.ed, {Parameter: "b"}}); len(got) != tt.want {
+			t.Errorf("%s: %v, want %d problems", tt.name, got, tt.want)
+		}
 	}
 }
 

@@ -287,6 +287,9 @@ func pick(gens []generation.Generation, current, to int, name string) (generatio
 	return best, problem.List{problem.New("generation_unknown", problem.At{}, "generation %d of %s is the oldest that is kept", current, name)}
 }
 
+// releaseReason is the reason of a Release, by which a recovery knows it.
+const releaseReason = "release"
+
 // Release is the change that points Postfix at the files again that it read
 // before the first adoption. It reverses our edits one by one, comparing each
 // with what stands there, so that what others changed since is kept.
@@ -304,5 +307,5 @@ func (e *Engine) Release(ctx context.Context, name string) (Change, error) {
 	if err != nil {
 		return Change{}, err
 	}
-	return Change{Reason: "release", Name: name, Edits: edits, Release: true}, nil
+	return Change{Reason: releaseReason, Name: name, Edits: edits, Release: true}, nil
 }

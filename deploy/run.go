@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"syscall"
 	"time"
 
 	"postcert/deploy/atomicfile"
@@ -11,12 +12,23 @@ import (
 	"postcert/verify/problem"
 )
 
-// Run takes the lock, settles what an earlier run left, plans c, shows the
-// plan, and applies it. It is the one way in which a change reaches production.
+// Choice says which change is wanted. Run asks when it has the lock, so that a
+// choice that depends on what is installed, such as a rollback, is of the state
+// that it changes.
+type Choice func(context.Context) (Change, error)
+
+// Chosen is the choice of one that knows already.
+func Chosen(c Change) Choice {
+	return func(context.Context) (Change, error) { return c, nil }
+}
+
+// Run takes the lock, settles what an earlier run left, asks choose what is
+// wanted, plans it, shows the plan, and applies it. It is the one way in which a
+// change reaches production.
 // wait is how long another run may hold the lock before a *lock.HeldError.
 // show, if not nil, is called with the plan before anything is written. The
 // report is nil only if there is no plan.
-func (e *Engine) Run(ctx context.Context, c Change, wait time.Duration, show func(*Plan)) (*Report, error) {
+func (e *Engine) Run(ctx context.Context, choose Choice, wait time.Duration, show func(*Plan)) (*Report, error) {
 	rec := recorder{progress: e.Progress}
 	held, err := e.acquire(ctx, &rec, wait)
 	if err != nil {
@@ -24,6 +36,10 @@ func (e *Engine) Run(ctx context.Context, c Change, wait time.Duration, show fun
 	}
 	defer held.Release()
 	if err := e.settleFirst(ctx, &rec); err != nil {
+		return nil, err
+	}
+	c, err := choose(ctx)
+	if err != nil {
 		return nil, err
 	}
 	p, err := e.plan(ctx, &rec, c)
@@ -38,13 +54,21 @@ func (e *Engine) Run(ctx context.Context, c Change, wait time.Duration, show fun
 	return rep, err
 }
 
-// DryRun plans c and rehearses it, and writes nothing outside scratch, a
+// DryRun plans what is wanted and rehearses it, and writes nothing outside scratch, a
 // directory below which temporary ones are made. Its verdicts are those of Run,
 // up to the rehearsal.
-func (e *Engine) DryRun(ctx context.Context, c Change, scratch string) (*Report, error) {
+func (e *Engine) DryRun(ctx context.Context, choose Choice, scratch string) (*Report, error) {
 	rec := recorder{progress: e.Progress}
+	c, err := choose(ctx)
+	if err != nil {
+		return nil, err
+	}
 	p, err := e.plan(ctx, &rec, c)
 	if err != nil {
+		return refusal(p, rec, err), err
+	}
+	if err := atomicfile.Private(scratch); err != nil {
+		err = untrusted(scratch, err)
 		return refusal(p, rec, err), err
 	}
 	if err := os.MkdirAll(scratch, 0o700); err != nil {
@@ -91,7 +115,14 @@ func refusal(p *Plan, rec recorder, err error) *Report {
 func (e *Engine) acquire(ctx context.Context, rec *recorder, wait time.Duration) (*lock.Lock, error) {
 	var held *lock.Lock
 	err := rec.step(StepLock, func() (string, error) {
-		err := atomicfile.MkdirAll(e.FS, e.StateDir)
+		// Before it, because mkdir(2) would follow whoever can write above it.
+		err := atomicfile.Private(e.StateDir)
+		if err == nil {
+			err = atomicfile.MkdirAll(e.FS, e.StateDir)
+		}
+		if err == nil {
+			err = atomicfile.Private(e.StateDir)
+		}
 		if err == nil {
 			held, err = lock.Acquire(ctx, e.lockPath(), wait)
 		}
@@ -107,7 +138,20 @@ func (e *Engine) stateProblem(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() != nil || errors.As(err, &held) {
 		return err
 	}
+	var refused *atomicfile.RefusedError
+	if errors.As(err, &refused) {
+		return untrusted(e.StateDir, err)
+	}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return problem.List{problem.New("disk_full", problem.At{File: e.StateDir}, "the state directory %s cannot be used: %v", e.StateDir, err)}
+	}
 	return problem.List{problem.New("state_not_writable", problem.At{File: e.StateDir}, "the state directory %s cannot be used: %v", e.StateDir, err)}
+}
+
+// untrusted refuses a directory in which somebody else could decide what we
+// find and where we write.
+func untrusted(dir string, err error) error {
+	return problem.List{problem.New("directory_untrusted", problem.At{File: dir}, "%v", err)}
 }
 
 // settleFirst finishes or undoes an open transaction before a new one begins.

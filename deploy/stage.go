@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"postcert/deploy/generation"
 	"postcert/deploy/postfix/cf"
@@ -46,13 +47,16 @@ func (r *run) generation() (generation.Generation, error) {
 // file switch survives unless the configuration demands a rehearsal.
 func (r *run) rehearse(ctx context.Context) error {
 	mode := r.plan.Change.Rehearsal
-	if mode == RehearsalOff || r.Stage == nil {
+	if !r.rehearses() {
 		return nil
 	}
 	return r.step(StepRehearse, func() (string, error) {
-		check := r.checkLive(ctx)
 		n, err := r.rehearsals(ctx)
-		r.report.Problems = append(r.report.Problems, check()...)
+		if r.plan.Configures() {
+			// What it says of the live instance is to be said of the one
+			// before this change.
+			r.checked()
+		}
 		var not *RefusedError
 		switch {
 		case err == nil:
@@ -71,6 +75,11 @@ func (r *run) rehearse(ctx context.Context) error {
 		r.report.Problems = append(r.report.Problems, problem.Warn("rehearsal_not_run", problem.At{}, "the rehearsal could not run: %v", err))
 		return "not run", nil
 	})
+}
+
+// rehearses tells whether a rehearsal was asked for.
+func (r *run) rehearses() bool {
+	return r.plan.Change.Rehearsal != RehearsalOff && r.Stage != nil
 }
 
 // rehearsals runs the rehearsal of the candidate and, if both files change,
@@ -138,29 +147,46 @@ func (p *Plan) acts(s cf.Snapshot, anyChain bool) []Act {
 	return out
 }
 
-// checkLive runs "postfix check" beside the rehearsal. It inspects the live
-// instance, which this change has not touched yet, so whatever it says was so
-// before: it refuses nothing. That it fails is told; Debian's warns on a fresh
-// host already, so warnings go to the log.
-func (r *run) checkLive(ctx context.Context) func() problem.List {
-	if r.dry {
+// slowCheck is when the time of a "postfix check" is worth a word.
+const slowCheck = 10 * time.Second
+
+// checkLive begins "postfix check" beside the transaction. It inspects the live
+// instance and refuses nothing: what is wrong there was so before. That it
+// fails is told; Debian's warns on a fresh host already, so warnings go to the
+// log. It takes longer than all the rest, so nothing that does not edit the
+// configuration waits for it.
+func (r *run) checkLive(ctx context.Context) {
+	if r.dry || !r.rehearses() {
 		// It is not read-only: Debian's copies files into the chroot.
-		return func() problem.List { return nil }
+		return
 	}
-	done := make(chan problem.List, 1)
+	r.check = make(chan problem.List, 1)
 	go func() {
 		at := problem.At{File: r.plan.Instance}
+		begin := time.Now()
 		warnings, err := r.MTA.Check(ctx)
 		var out problem.List
+		if took := time.Since(begin); took > slowCheck {
+			out = append(out, problem.Warn("postfix_check_slow", at,
+				"postfix check took %s: it looks at each file of the queue", took.Round(time.Second)))
+		}
 		for _, w := range warnings {
 			r.logger().Info("postfix check", "warning", strings.TrimSpace(w))
 		}
 		if err != nil && ctx.Err() == nil {
 			out = append(out, problem.Warn("postfix_check", at, "%v", err))
 		}
-		done <- out
+		r.check <- out
 	}()
-	return func() problem.List { return <-done }
+}
+
+// checked waits for the end of what checkLive began, and tells what it found.
+func (r *run) checked() {
+	if r.check == nil {
+		return
+	}
+	r.report.Problems = append(r.report.Problems, <-r.check...)
+	r.check = nil
 }
 
 // serves tells whether a service is to present the pair of this change.

@@ -10,9 +10,11 @@ import (
 	"strings"
 	"time"
 
+	"postcert/deploy/atomicfile"
 	"postcert/deploy/journal"
 	"postcert/deploy/postfix/cf"
 	"postcert/verify/probe"
+	"postcert/verify/problem"
 )
 
 // phaseDone marks a journal whose change is proven, or accepted as not
@@ -143,9 +145,13 @@ func (r *run) restore(ctx context.Context, n note) error {
 		m, err := r.MTA.Master(ctx)
 		if err != nil || m.Running {
 			// Where the master cannot be looked at it may run all the same.
-			rerr := r.MTA.Reload(ctx)
+			var how string
+			rerr := r.survives(ctx, m)
 			if rerr == nil {
-				return "reload", nil
+				how, rerr = r.reload(ctx)
+			}
+			if rerr == nil {
+				return how, nil
 			}
 			err = errors.Join(err, rerr)
 			if m, rerr = r.MTA.Master(ctx); rerr != nil || m.Running {
@@ -157,6 +163,50 @@ func (r *run) restore(ctx context.Context, n note) error {
 		}
 		return "started again", nil
 	})
+}
+
+// survives refuses the reload of an undo at which the master would end because
+// of what somebody wrote into the configuration meanwhile. The files are
+// restored then; the running master starts its next processes with them.
+func (r *run) survives(ctx context.Context, m Master) error {
+	// A postconf that hangs must not hold up the undo.
+	short, cancel := context.WithTimeout(ctx, undoReload)
+	defer cancel()
+	s, err := r.MTA.Snapshot(short)
+	if err != nil {
+		if problem.From(err).Has("config_broken") {
+			return err
+		}
+		return nil // not known: the reload will tell
+	}
+	return deadly(s, r.Host, m.PID).Err()
+}
+
+// undoReload is how long an undo waits for "postfix reload", which takes a
+// fraction of a second, before it does without: each second more is one in
+// which clients may meet what is being undone.
+const undoReload = 10 * time.Second
+
+// reload makes the master read the restored files, if need be by a signal.
+func (r *run) reload(ctx context.Context) (how string, err error) {
+	direct, ok := r.MTA.(Refresher)
+	if !ok {
+		return "reload", r.MTA.Reload(ctx)
+	}
+	short, cancel := context.WithTimeout(ctx, undoReload)
+	defer cancel()
+	if err = r.MTA.Reload(short); err == nil {
+		return "reload", nil
+	}
+	if m, merr := r.MTA.Master(ctx); merr == nil && !m.Running {
+		return "", err
+	}
+	if derr := direct.Refresh(ctx); derr != nil {
+		return "", errors.Join(err, derr)
+	}
+	r.report.Problems = append(r.report.Problems, problem.Warn("reload_by_signal", problem.At{File: r.plan.Instance},
+		"postfix reload did not work, so the master was sent SIGHUP instead: %v", err))
+	return "SIGHUP", nil
 }
 
 // reprove asks every listener that served TLS before whether it serves the
@@ -224,7 +274,7 @@ func (e *Engine) Recover(ctx context.Context) (*Report, error) {
 			e.logger().Warn("sweeping rehearsals", "err", err)
 		}
 	}
-	if err := e.Store.Sweep(e.now()); err != nil {
+	if err := e.Store.Sweep(atomicfile.Ever); err != nil {
 		e.logger().Warn("sweeping generations", "err", err)
 	}
 	n, tx, err := e.openTransaction(ctx)
@@ -297,8 +347,8 @@ func (e *Engine) OpenInstance(ctx context.Context) (string, error) {
 
 func (e *Engine) settle(ctx context.Context, n note, tx *journal.Tx) (*Report, error) {
 	r := &run{Engine: e, recorder: recorder{progress: e.Progress}, tx: tx, began: n.Time,
-		plan:   &Plan{Instance: n.Instance, Name: n.Name, Change: Change{Reason: "recover: " + n.Reason}},
-		report: &Report{Generation: n.Generation, Cause: "an earlier run ended in the middle of it"}}
+		plan:   &Plan{Instance: n.Instance, Name: n.Name, Change: Change{Reason: "recover: " + n.Reason, Release: n.Reason == releaseReason}},
+		report: &Report{Generation: n.Generation, Recovered: true, Leaf: n.Leaf, Cause: "an earlier run ended in the middle of it"}}
 	r.report.Plan = r.plan
 	r.sweepReplace()
 	if tx.Phase() == phaseDone {

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -52,7 +54,9 @@ var errNotVerified = errors.New("installed, not verified")
 func advise(err error) (status int, problems problem.List) {
 	problems = remedied(problem.From(err))
 	status = statusOf(err, problems)
-	if err != nil && len(problems.Errors()) == 0 && status != statusNo && status != statusNotVerified {
+	// How an undo ended is said also when its cause is a problem with an id.
+	undone := status == statusRolledBack || status == statusIncomplete
+	if err != nil && (len(problems.Errors()) == 0 || undone) && status != statusNo && status != statusNotVerified {
 		problems = append(problems, remedied(problem.List{describe(err)})...)
 	}
 	return status, problems
@@ -137,7 +141,7 @@ func describe(err error) problem.Problem {
 		id = "interrupted"
 	case errors.Is(err, context.DeadlineExceeded):
 		id = "timeout"
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case noRoom(err):
 		id = "disk_full"
 	case errors.Is(err, syscall.EROFS):
 		id = "read_only"
@@ -151,14 +155,34 @@ func describe(err error) problem.Problem {
 	return problem.New(id, place(err), "%v", err)
 }
 
-// place is the listener that an undo is about, if it is about one.
+func noRoom(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+// place is the listener that an undo is about, if it is about one; or the
+// directory that has no room.
 func place(err error) problem.At {
 	var contradicted *deploy.ContradictedError
 	if !errors.As(err, &contradicted) || len(contradicted.Observations) == 0 {
-		return problem.At{}
+		return problem.At{File: fullDirectory(err)}
 	}
 	x := contradicted.Observations[0].Expectation
 	return problem.At{Service: x.Listener.ID(), Endpoint: x.Endpoint.Address, SNI: x.Endpoint.ServerName}
+}
+
+// fullDirectory is the directory in which there was no room, "" if that was not
+// the reason. What was to become a directory is none: the one above it is.
+func fullDirectory(err error) string {
+	var at *fs.PathError
+	if !errors.As(err, &at) || !noRoom(at.Err) {
+		return ""
+	}
+	dir := filepath.Dir(at.Path)
+	for dir != filepath.Dir(dir) {
+		if st, err := os.Stat(dir); err == nil && st.IsDir() {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	return dir
 }
 
 // remedied fills in what to do about each problem.

@@ -39,6 +39,16 @@ type seams struct {
 	fs       atomicfile.FS
 	mta      func(deploy.MTA) deploy.MTA
 	deadline time.Duration // of the proof; 0 is the engine's own
+	now      func() time.Time
+}
+
+// now is the time of day: for what certificates and people call a time. What
+// waits asks the monotonic clock instead, which nobody can set.
+func (a *app) now() time.Time {
+	if a.seams.now != nil {
+		return a.seams.now()
+	}
+	return time.Now()
 }
 
 // globalFlags are the switches that all commands have.

@@ -326,7 +326,7 @@ func TestCommandUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{"nonsense"}, {"--nonsense"}, {"status", "--nonsense"}, {"status", "a", "b"}, {"install-cert", "a", "b"},
 		{"rollback", "--to", "x"}, {"version", "x"}, {"config", "nonsense"}, {"recover", "x"}, {"--timeout", "5", "status"},
-		{"completion", "nonsense"},
+		{"completion", "nonsense"}, {"probe", "smtp://]"}, {"probe", "a"}, {"probe", "http://a"},
 	} {
 		text := within(t, args...).want(2)
 		if text.stdout != "" || text.stderr == "" {

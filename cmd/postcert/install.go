@@ -188,7 +188,7 @@ func (a *app) install(ctx context.Context, f *installFlags, args []string, res *
 	if f.noRehearsal {
 		c.Rehearsal = deploy.RehearsalOff
 	}
-	return a.transact(ctx, s, c, res)
+	return a.transact(ctx, s, deploy.Chosen(c), res)
 }
 
 func sourceName(s keypair.Source) string {
@@ -200,17 +200,17 @@ func sourceName(s keypair.Source) string {
 
 // transact runs one change, as a dry run if asked for, prints what happens and
 // says how it ended.
-func (a *app) transact(ctx context.Context, s *site, c deploy.Change, res *result) error {
+func (a *app) transact(ctx context.Context, s *site, choose deploy.Choice, res *result) error {
 	var rep *deploy.Report
 	var err error
 	s.engine.Progress = a.progress(s.engine.Progress)
 	if a.flags.dryRun {
-		rep, err = s.engine.DryRun(ctx, c, a.conf.RuntimeDir)
+		rep, err = s.engine.DryRun(ctx, choose, a.conf.RuntimeDir)
 		if rep != nil {
 			a.showPlan(rep.Plan)
 		}
 	} else {
-		rep, err = s.engine.Run(ctx, c, lockWait, a.showPlan)
+		rep, err = s.engine.Run(ctx, choose, lockWait, a.showPlan)
 	}
 	if rep == nil {
 		// The change did not begin; but an earlier one may be half undone.

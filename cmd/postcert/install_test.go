@@ -11,7 +11,9 @@ import (
 
 // S01: a valid new pair is served on 25, 587 and 465; the master is the same.
 func TestS01Install(t *testing.T) {
-	h := newHost(t, postfixtest.Options{})
+	// The line is one of the stock main.cf; each run of postconf expands it to
+	// another process id.
+	h := newHost(t, postfixtest.Options{Main: []string{"debugger_command = PATH=/bin ddd $daemon_directory/$process_name $process_id & sleep 5"}})
 	master := h.pf.MasterPID()
 	first := h.lineage(certtest.Leaf{})
 	h.postcert("install-cert", first).want(0).says("+smtpd_tls_cert_file")

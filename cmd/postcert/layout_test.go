@@ -25,8 +25,9 @@ var top = []string{"cmd", "acme", "deploy", "verify", "contrib", "testdata", "go
 // form in which problems are told.
 var leaves = []string{"verify/problem", "verify/keypair", "deploy/postfix/cf", "deploy/program", "deploy/atomicfile", "deploy/lock"}
 
-// testHelp is imported by tests and by other test help only.
-var testHelp = []string{"verify/certtest", "verify/probe/smtptest", "acme/acmetest", "deploy/postfix/postfixtest", "deploy/atomicfile/crashfs"}
+// testHelp is imported by tests and by other test help only. contrib/bench is a
+// program that stages a host as tests do.
+var testHelp = []string{"verify/certtest", "verify/probe/smtptest", "acme/acmetest", "deploy/postfix/postfixtest", "deploy/atomicfile/crashfs", "contrib/bench"}
 
 // room is what one package may import of ours, beside the leaves and what is
 // below its own internal folder.
@@ -61,8 +62,10 @@ var rooms = []room{
 	{"deploy/postfix", nil},
 	{"deploy/postfix/rehearsal", []string{"verify/probe"}},
 	{"deploy/postfix/table", nil},
+	{"contrib/fuzz", nil},
 	{"contrib/impostor", nil},
 	{"contrib/load", nil},
+	{"contrib/mutants", nil},
 	{"contrib/testsummary", nil},
 }
 
@@ -73,7 +76,7 @@ var outside = []struct {
 	prefix string
 	owners []string
 }{
-	{"os/exec", []string{"deploy/program"}},
+	{"os/exec", []string{"deploy/program", "contrib/fuzz", "contrib/mutants"}},
 	{"github.com/spf13/cobra", []string{"cmd/postcert"}},
 	{"github.com/spf13/pflag", []string{"cmd/postcert"}},
 	{"github.com/spf13/viper", []string{"cmd/postcert/internal/config"}},

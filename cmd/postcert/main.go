@@ -44,7 +44,14 @@ func takeEnvironment() map[string]string {
 // that others can read, core dumps and debuggers. The calls cannot fail in a
 // way that should stop a renewal. The working directory stays the caller's:
 // paths on the command line are relative to it.
+//
+// A reader that is gone ends neither this process, in the middle of a
+// transaction, nor the programs it runs, which inherit that. It matters when we
+// are killed: "postfix check" runs on, each postconf that warns would die of the
+// pipe that nobody reads, and post-install(1) would take its empty answers for
+// parameters that somebody changed, and write them all to main.cf.
 func protect() {
+	signal.Ignore(syscall.SIGPIPE)
 	syscall.Umask(0o077)
 	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
 	const dumpable = 4 // PR_SET_DUMPABLE, prctl(2)

@@ -96,7 +96,11 @@ func parseEndpoint(arg string) (probe.Endpoint, error) {
 		if !ok || u.Hostname() == "" || (u.Path != "" && u.Path != "/") {
 			return probe.Endpoint{}, usagef("%q: use smtp://, smtps://, imap:// or imaps:// and a host", arg)
 		}
-		return probe.Endpoint{Address: net.JoinHostPort(u.Hostname(), orText(u.Port(), s.port)), Mode: s.mode, Protocol: s.protocol, ServerName: dnsName(u.Hostname())}, nil
+		address := net.JoinHostPort(u.Hostname(), orText(u.Port(), s.port))
+		if _, _, err := net.SplitHostPort(address); err != nil { // net/url lets a lone bracket pass
+			return probe.Endpoint{}, usagef("%q: %q is no host", arg, u.Hostname())
+		}
+		return probe.Endpoint{Address: address, Mode: s.mode, Protocol: s.protocol, ServerName: dnsName(u.Hostname())}, nil
 	}
 	host, port, err := net.SplitHostPort(arg)
 	if err != nil || port == "" {

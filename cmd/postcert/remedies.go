@@ -91,6 +91,7 @@ var remedies = map[string]string{
 	"candidate_rejected":         "look at the line that postconf names; nothing was changed",
 	"config_not_replaceable":     "make the file replaceable (mount, chattr, read-only file system), or use layout: keep",
 	"plan_invariant":             "report this with your main.cf and master.cf; nothing was changed",
+	"value_not_utf8":             "write that value in UTF-8 (a path can be a symbolic link with a plain name), then run this again",
 	"plan_stale":                 "run it again",
 	"tls_not_enabled":            "TLS is off; switch it on with --enable (smtpd_tls_security_level = may), or in main.cf",
 	"override_present":           "change it too: --adopt-overrides; or remove the line from master.cf",
@@ -105,8 +106,11 @@ var remedies = map[string]string{
 	"listener_not_bindable":      "mend or remove that line of master.cf first; Postfix would not survive a reload",
 	"broken_before":              "nothing, if it is proven now; else look at the mail log",
 	"postfix_check":              "look at it when there is time; it was so before",
+	"history_full":               "make room before the next change: df -h {file}; df -i {file}",
+	"postfix_check_slow":         "nothing, if the queue is meant to be that large: mailq | tail -1",
 	"journal_open":               "mend what it names (a full disk, a read-only file system); then: postcert recover",
-	"rehearsal_not_run":          "mend what stands in its way, or take the risk: --no-rehearsal",
+	"reload_by_signal":           "mend what stands in its way: postfix reload must work before the next change",
+	"rehearsal_not_run":          "mend what stands in its way (make room, if it is a full disk), or take the risk: --no-rehearsal",
 	"rehearsal_refused":          "this host's Postfix cannot serve this pair; the log lines above say why. Nothing was changed",
 	"services_unsupported":       "name one certificate for each service, or install it for one at a time: --service SERVICE",
 	"companions_unsupported":     "remove companions from the configuration, and have the other daemons' certificate installed by other means",
@@ -124,10 +128,11 @@ var remedies = map[string]string{
 	"busy":                "wait for the other run, or look what it does: postcert history",
 	"interrupted":         "run it again",
 	"timeout":             "run it again with a longer --timeout",
-	"disk_full":           "make room and run it again",
+	"disk_full":           makeRoom,
 	"read_only":           "remount the file system for writing and run it again",
 	"permission":          "run it as root",
 	"state_not_writable":  "run it as root, make {file} a writable directory, or name another: --state-dir DIR",
+	"directory_untrusted": "let root own {file} and all directories above it, writable by nobody else; or name another",
 	"program_missing":     "install it, or name its directory: command_directory in the configuration",
 	"program_failed":      "run that program by hand to see more",
 	"failed":              "",
@@ -155,10 +160,17 @@ var remedies = map[string]string{
 // whoAnswers is the remedy for a change that one listener contradicted.
 const whoAnswers = "see who answers at {endpoint}: ss -ltnp; if that is not this Postfix, leave it out: --ignore-listener {endpoint}"
 
+// makeRoom is the remedy for a full disk: of space or of inodes, which the
+// kernel does not tell apart.
+const makeRoom = "make room and run it again; see: df -h {file}; df -i {file}"
+
 func remedy(p problem.Problem) string {
 	text := remedies[p.ID]
-	if p.ID == "rolled_back" && p.At.Endpoint != "" {
+	switch {
+	case p.ID == "rolled_back" && p.At.Endpoint != "":
 		text = whoAnswers
+	case p.ID == "rolled_back" && p.At.File != "":
+		text = makeRoom
 	}
 	return strings.NewReplacer("{file}", p.At.File, "{parameter}", p.At.Parameter, "{service}", p.At.Service,
 		"{endpoint}", p.At.Endpoint, "{sni}", p.At.SNI).Replace(text)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -81,12 +82,11 @@ func (a *app) rollbackCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c, err := s.engine.Rollback(ctx, first(args), to)
-			if err != nil {
-				return err
-			}
-			c.IgnoreListeners = ignore
-			return a.transact(ctx, s, a.change(s, c), res)
+			return a.transact(ctx, s, func(ctx context.Context) (deploy.Change, error) {
+				c, err := s.engine.Rollback(ctx, first(args), to)
+				c.IgnoreListeners = ignore
+				return a.change(s, c), err
+			}, res)
 		}),
 	}
 	cmd.Flags().IntVar(&to, "to", 0, "`GENERATION` to go back to (default: the one before the present one)")
@@ -104,11 +104,10 @@ func (a *app) releaseCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c, err := s.engine.Release(ctx, first(args))
-			if err != nil {
-				return err
-			}
-			return a.transact(ctx, s, a.change(s, c), res)
+			return a.transact(ctx, s, func(ctx context.Context) (deploy.Change, error) {
+				c, err := s.engine.Release(ctx, first(args))
+				return a.change(s, c), err
+			}, res)
 		}),
 	}
 	a.dryRunFlag(cmd)
@@ -152,6 +151,7 @@ func (a *app) recover(ctx context.Context, res *result) error {
 		}
 		return err
 	}
+	a.recordStatus(s, rep, interruption(rep, err))
 	res.add("transaction", transactionOf(rep))
 	a.showReport(rep)
 	switch rep.Outcome {
@@ -161,6 +161,15 @@ func (a *app) recover(ctx context.Context, res *result) error {
 		res.headline = fmt.Sprintf("recovered: the interrupted change of %s is undone%s.", rep.Plan.Name, proven(rep))
 	default:
 		res.headline = headline(rep, err, false)
+	}
+	return err
+}
+
+// interruption is how the interrupted change ended, for the status: that its
+// undo went well is no success of the certificate that was wanted.
+func interruption(rep *deploy.Report, err error) error {
+	if err == nil && rep.Outcome == deploy.RolledBack {
+		return &deploy.RolledBackError{Cause: errors.New(rep.Cause)}
 	}
 	return err
 }

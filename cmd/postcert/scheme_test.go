@@ -131,6 +131,20 @@ func TestS16Naming(t *testing.T) {
 	}
 }
 
+// S16: what could not be put back byte by byte is not edited. What is kept for
+// an undo and a release is JSON, which knows UTF-8 only.
+func TestS16ValueNotUTF8(t *testing.T) {
+	h := newHost(t, postfixtest.Options{})
+	old, leaf := h.trusted(certtest.Leaf{})
+	latin1 := filepath.Join(filepath.Dir(old), "caf\xe9.pem")
+	if err := os.Rename(old, latin1); err != nil {
+		t.Fatal(err)
+	}
+	h.configured(leaf, "smtpd_tls_chain_files = "+latin1)
+	l := h.lineage(certtest.Leaf{})
+	h.untouched(func() { h.postcert("install-cert", l).want(3).says("value_not_utf8").says("main.cf") })
+}
+
 // S16: of several chain files the one of the pair's key type is replaced, and
 // main.cf that is a symbolic link stays one.
 func TestS16TwoKeyTypes(t *testing.T) {

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,7 +27,9 @@ import (
 //	       "op 17"          SIGKILL before the 17th file operation that changes something
 //	       "torn replace"   SIGKILL in the middle of replacing main.cf
 //	       "rehearsing"     SIGKILL while the private Postfix of the rehearsal runs
+//	       "checking"       SIGKILL while "postfix check" runs
 //	       "replaced"       SIGKILL right after main.cf was replaced
+//	       "commit begin +25us"  SIGKILL so long after that event: see killtimer_test.go
 //	fail   "op 17 EIO"      that operation fails
 //	       "op 17+ ENOSPC"  from it on, all that need space fail
 //	       "look 17 EIO"    the 17th operation that only looks fails
@@ -33,29 +37,41 @@ import (
 //	       "Reload *"       all of them do
 //	                        several of these are separated by ", "
 //	at     "reload end: sh" that shell command runs at the event; $PPID is the program
+//	clock  "begin -1h"      the time of day is another one from the beginning on
+//	       "prove begin @1970" or from that event on: in that year
 //	trace  a file for the numbers of operations and the events that occurred
+//	record a file to which each event and operation is written as it occurs
 const (
-	killAt  = "POSTCERT_TEST_KILL"
-	failAt  = "POSTCERT_TEST_FAIL"
-	doAt    = "POSTCERT_TEST_AT"
-	traceTo = "POSTCERT_TEST_TRACE"
+	killAt   = "POSTCERT_TEST_KILL"
+	failAt   = "POSTCERT_TEST_FAIL"
+	doAt     = "POSTCERT_TEST_AT"
+	clockAt  = "POSTCERT_TEST_CLOCK"
+	traceTo  = "POSTCERT_TEST_TRACE"
+	recordTo = "POSTCERT_TEST_RECORD"
 )
 
 // interrupted puts what the environment asks for into the seams. The function
 // returned is for the end of the run.
 func interrupted(a *app) func() {
-	w := &world{kill: a.env[killAt], trace: a.env[traceTo]}
+	w := &world{kill: a.env[killAt], trace: a.env[traceTo], record: openRecord(a.env[recordTo])}
+	if at, jump, ok := cutLast(a.env[clockAt], " "); ok {
+		w.jumpAt, w.jump, a.seams.now = at, jump, w.now
+		if at == "begin" {
+			w.setClock()
+		}
+	}
 	w.event, w.command, _ = strings.Cut(a.env[doAt], ": ")
 	for f := range strings.SplitSeq(a.env[failAt], ", ") {
 		w.fails = append(w.fails, strings.Fields(f))
 	}
-	for _, name := range []string{killAt, failAt, doAt, traceTo} {
+	for _, name := range []string{killAt, failAt, doAt, clockAt, traceTo, recordTo} {
 		delete(a.env, name)
 	}
 	w.calls = map[string]int{}
 	a.seams.fs = &worldFS{atomicfile.OS, w}
 	a.seams.mta = func(m deploy.MTA) deploy.MTA { return &worldMTA{m, w} }
 	a.seams.progress = w.happen
+	w.reached(programStart)
 	return w.write
 }
 
@@ -64,9 +80,37 @@ type world struct {
 	kill, event, command string
 	fails                [][]string
 	trace                string
+	record               *record
 	events               []string // each with the number of the last operation before it
 	changes, looks       int
+	mu                   sync.Mutex // of calls
 	calls                map[string]int
+	jumpAt, jump         string       // of the clock
+	offset               atomic.Int64 // of the clock, from the real one
+}
+
+// now is the time of day in that world.
+func (w *world) now() time.Time { return time.Now().Round(0).Add(time.Duration(w.offset.Load())) }
+
+// setClock does what somebody else's program does who sets the clock.
+func (w *world) setClock() {
+	if year, ok := strings.CutPrefix(w.jump, "@"); ok {
+		n, _ := strconv.Atoi(year)
+		w.offset.Store(int64(time.Until(time.Date(n, 1, 1, 0, 0, 1, 0, time.UTC))))
+		return
+	}
+	by, err := time.ParseDuration(w.jump)
+	if err != nil {
+		panic(err)
+	}
+	w.offset.Store(int64(by))
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
 }
 
 func eventName(e deploy.Event) string {
@@ -78,7 +122,11 @@ func eventName(e deploy.Event) string {
 
 func (w *world) happen(e deploy.Event) {
 	name := eventName(e)
+	if w.jumpAt == name {
+		w.setClock()
+	}
 	w.events = append(w.events, fmt.Sprintf("%s@%d", name, w.changes))
+	w.reached(name)
 	if w.kill == name {
 		dieNow()
 	}
@@ -98,6 +146,7 @@ func (w *world) happen(e deploy.Event) {
 }
 
 func (w *world) write() {
+	w.reached(programEnd)
 	if w.trace == "" {
 		return
 	}
@@ -123,6 +172,7 @@ var errnos = map[string]syscall.Errno{"EIO": syscall.EIO, "ENOSPC": syscall.ENOS
 // tells that it needs some.
 func (w *world) change(name, path string, space bool) error {
 	w.changes++
+	w.record.say("op " + strconv.Itoa(w.changes) + " " + name)
 	if w.kill == "op "+strconv.Itoa(w.changes) {
 		dieNow()
 	}
@@ -151,6 +201,8 @@ func (w *world) look(name, path string) error {
 
 // call is called before each call of the MTA.
 func (w *world) call(name string) error {
+	w.mu.Lock() // "postfix check" and the watch of the master run beside the rest
+	defer w.mu.Unlock()
 	w.calls[name]++
 	for _, f := range w.fails {
 		if len(f) == 2 && f[0] == name && (f[1] == "*" || f[1] == strconv.Itoa(w.calls[name])) {
@@ -284,6 +336,13 @@ func (m *worldMTA) Snapshot(ctx context.Context) (cf.Snapshot, error) {
 	return m.MTA.Snapshot(ctx)
 }
 
+func (m *worldMTA) Unchanged(ctx context.Context, s cf.Snapshot) (bool, error) {
+	if err := m.w.call("Unchanged"); err != nil {
+		return false, err
+	}
+	return m.MTA.Unchanged(ctx, s)
+}
+
 func (m *worldMTA) Candidate(ctx context.Context, main, master []byte) (cf.Snapshot, error) {
 	if err := m.w.call("Candidate"); err != nil {
 		return cf.Snapshot{}, err
@@ -318,7 +377,29 @@ func (m *worldMTA) Check(ctx context.Context) ([]string, error) {
 		}
 		dieNow()
 	}
+	if m.w.kill == "checking" {
+		go func() {
+			for !checking() {
+				time.Sleep(100 * time.Microsecond)
+			}
+			dieNow()
+		}()
+	}
 	return m.MTA.Check(ctx)
+}
+
+// checking tells whether the part of "postfix check" runs, post-install(1), that
+// compares parameters with what postconf(1) answers, one by one.
+func checking() bool {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range files {
+		data, _ := os.ReadFile(path)
+		args := strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00")
+		if len(args) == 5 && strings.HasSuffix(args[0], "postconf") && args[3] == "-h" && strings.Contains("mail_owner setgid_group sendmail_path mailq_path", args[4]) {
+			return true
+		}
+	}
+	return false
 }
 
 // rehearsing tells whether a process works in a rehearsal's directory.
@@ -337,6 +418,13 @@ func (m *worldMTA) Reload(ctx context.Context) error {
 		return err
 	}
 	return m.MTA.Reload(ctx)
+}
+
+func (m *worldMTA) Refresh(ctx context.Context) error {
+	if err := m.w.call("Refresh"); err != nil {
+		return err
+	}
+	return m.MTA.(deploy.Refresher).Refresh(ctx)
 }
 
 func (m *worldMTA) Master(ctx context.Context) (deploy.Master, error) {

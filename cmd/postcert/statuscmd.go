@@ -50,8 +50,8 @@ func (a *app) recordStatus(s *site, r *deploy.Report, err error) {
 		id = e[0].ID
 	}
 	up := status.Update{
-		Instance: s.instance.ConfigDirectory, Name: r.Plan.Name, Time: time.Now(), Outcome: string(r.Outcome),
-		Exit: st, ID: id, Generation: r.Generation, Cause: r.Cause,
+		Instance: s.instance.ConfigDirectory, Name: r.Plan.Name, Time: a.now(), Outcome: string(r.Outcome),
+		Exit: st, ID: id, Generation: r.Generation, Cause: r.Cause, Leaf: r.Leaf,
 	}
 	if !r.Plan.Pair.IsZero() {
 		up.Leaf = r.Plan.Pair.Fingerprint()
@@ -62,7 +62,9 @@ func (a *app) recordStatus(s *site, r *deploy.Report, err error) {
 	switch r.Outcome {
 	case deploy.Installed, deploy.NotVerified:
 		up.Released = r.Plan.Change.Release
-		up.Rehearsed = rehearsedWords(r.Rehearsed)
+		if !r.Recovered { // or nobody knows
+			up.Rehearsed = rehearsedWords(r.Rehearsed)
+		}
 	}
 	if werr := a.records().Record(up); werr != nil {
 		a.log.Warn("recording the status", "err", werr)
@@ -181,8 +183,8 @@ func (a *app) showState(s *site, st deploy.State, rec *status.Record, res *resul
 		no("installed_unreadable", "the installed file cannot be read: %v", st.Err)
 	default:
 		a.showCertificate(st.Pair)
-		a.text.printf("               generation %s, %s\n", generationWords(st.Generation), bar(st.Pair.Leaf().NotBefore, st.Pair.Leaf().NotAfter, time.Now()))
-		if time.Now().After(st.Pair.Leaf().NotAfter) {
+		a.text.printf("               generation %s, %s\n", generationWords(st.Generation), bar(st.Pair.Leaf().NotBefore, st.Pair.Leaf().NotAfter, a.now()))
+		if a.now().After(st.Pair.Leaf().NotAfter) {
 			no("cert_expired", "the installed certificate expired on %s", st.Pair.Leaf().NotAfter.UTC().Format(time.DateOnly))
 		}
 	}

@@ -45,103 +45,128 @@ func (h *host) try(env []string, old, next string, want []int, args ...string) a
 
 // S32, S14: each call of Postfix fails once, or always, during a first install.
 func TestStepsFailingPostfix(t *testing.T) {
-	h := newHost(t, postfixtest.Options{MaxUse: 1})
-	reset := h.original()
-	old, lineage := h.chain(), h.lineage(certtest.Leaf{})
-	next := h.chainOf(lineage)
-	for _, c := range []struct {
-		fail, at string
-		want     int
-	}{
-		{fail: "Snapshot 1", want: 1},
-		{fail: "Snapshot 2", want: 1},
-		{fail: "Candidate 1", want: 1},
-		{fail: "Master 1", want: 1},
-		{fail: "Check *", want: 0},
-		{fail: "LogSince *", want: 0},
-		{fail: "Replace 1", want: 4},
-		{fail: "Reload 1", want: 4},
-		{fail: "Reload 1, LogSince *", want: 4},
-		{fail: "Reload *", want: 5},
-		{fail: "Reload 1, Replace 2", want: 5},
-		{fail: "Reload 1, Master 2", want: 4},
-		{fail: "Restart *", at: fmt.Sprintf("reload begin: kill -KILL %d; sleep 0.2", h.pf.MasterPID()), want: 5},
-	} {
+	const shards = 3
+	postfixtest.Shards(t, shards, func(t *testing.T, shard int) {
+		h := newHost(t, postfixtest.Options{MaxUse: 1})
+		reset := h.original()
+		old, lineage := h.chain(), h.lineage(certtest.Leaf{})
+		next := h.chainOf(lineage)
+		for i, c := range []struct {
+			fail, at string
+			want     int
+		}{
+			{fail: "Snapshot 1", want: 1},
+			{fail: "Unchanged 1", want: 1},
+			{fail: "Candidate 1", want: 1},
+			{fail: "Master 1", want: 1},
+			{fail: "Check *", want: 0},
+			{fail: "LogSince *", want: 0},
+			{fail: "Replace 1", want: 4},
+			{fail: "Reload 1", want: 4},
+			{fail: "Reload 1, LogSince *", want: 4},
+			{fail: "Reload *", want: 4},
+			{fail: "Reload *, Refresh *", want: 5},
+			{fail: "Reload 1, Replace 2", want: 5},
+			{fail: "Reload 1, Master 2", want: 4},
+			{fail: "Restart *", at: fmt.Sprintf("reload begin: kill -KILL %d; sleep 0.2", h.pf.MasterPID()), want: 5},
+		} {
+			if i%shards != shard {
+				continue
+			}
+			reset()
+			h.at(c.fail+c.at, func(h *host) {
+				h.try([]string{failAt + "=" + c.fail, doAt + "=" + c.at}, old, next, []int{c.want}, "install-cert", lineage)
+			})
+		}
 		reset()
-		h.at(c.fail+c.at, func(h *host) {
-			h.try([]string{failAt + "=" + c.fail, doAt + "=" + c.at}, old, next, []int{c.want}, "install-cert", lineage)
-		})
-	}
-	reset()
-	h.postcert("install-cert", lineage).want(0)
-	h.serves(h.leafOf(lineage))
+		h.postcert("install-cert", lineage).want(0)
+		h.serves(h.leafOf(lineage))
+	})
 }
 
 // One file operation fails, for a first install and for a renewal: before the
 // commit nothing was touched, after it everything is undone, and after the
 // proof the change stays. A single failure is never too much for the undo.
 func TestStepsFailingFile(t *testing.T) {
-	h := newHost(t, postfixtest.Options{MaxUse: 1})
-	reset := h.original()
-	old, first := h.chain(), h.lineage(certtest.Leaf{})
-	tr := h.traced("install-cert", first)
-	var cases []string
-	for _, n := range sample(tr.changes, 8) {
-		cases = append(cases, fmt.Sprintf("op %d EIO", n))
-	}
-	// What fails between the proof and the end has a rule of its own.
-	for n := tr.at["confirm begin"] + 1; n <= tr.changes; n += 4 {
-		cases = append(cases, fmt.Sprintf("op %d EIO", n))
-	}
-	for _, n := range sample(tr.looks, 4) {
-		cases = append(cases, fmt.Sprintf("look %d EIO", n))
-	}
-	for _, c := range cases {
-		reset()
-		h.at("first "+c, func(h *host) {
-			h.try([]string{failAt + "=" + c}, old, h.chainOf(first), []int{0, 1, 4}, "install-cert", first)
-		})
-	}
-	h.postcert("install-cert", first).want(0)
-	old = h.chain()
-	for _, n := range sample(tr.changes, 4) {
-		lineage := h.lineage(certtest.Leaf{})
-		c := fmt.Sprintf("op %d EIO", n)
-		h.at("renewal "+c, func(h *host) {
-			h.try([]string{failAt + "=" + c}, old, h.chainOf(lineage), []int{0, 1, 4}, "install-cert", lineage)
-		})
+	const shards = 4
+	postfixtest.Shards(t, shards, func(t *testing.T, shard int) {
+		h := newHost(t, postfixtest.Options{MaxUse: 1})
+		reset := h.original()
+		old, first := h.chain(), h.lineage(certtest.Leaf{})
+		tr := h.traced("install-cert", first)
+		var cases []string
+		for _, n := range sample(tr.changes, 8) {
+			cases = append(cases, fmt.Sprintf("op %d EIO", n))
+		}
+		// What fails between the proof and the end has a rule of its own.
+		for n := tr.at["confirm begin"] + 1; n <= tr.changes; n += 4 {
+			cases = append(cases, fmt.Sprintf("op %d EIO", n))
+		}
+		for _, n := range sample(tr.looks, 4) {
+			cases = append(cases, fmt.Sprintf("look %d EIO", n))
+		}
+		for i, c := range cases {
+			if i%shards != shard {
+				continue
+			}
+			reset()
+			h.at("first "+c, func(h *host) {
+				h.try([]string{failAt + "=" + c}, old, h.chainOf(first), []int{0, 1, 4}, "install-cert", first)
+			})
+		}
+		h.postcert("install-cert", first).want(0)
 		old = h.chain()
-	}
-	second := h.lineage(certtest.Leaf{})
-	h.postcert("install-cert", second).want(0)
-	h.serves(h.leafOf(second))
+		for i, n := range sample(tr.changes, 4) {
+			if i%shards != shard {
+				continue
+			}
+			lineage := h.lineage(certtest.Leaf{})
+			c := fmt.Sprintf("op %d EIO", n)
+			h.at("renewal "+c, func(h *host) {
+				h.try([]string{failAt + "=" + c}, old, h.chainOf(lineage), []int{0, 1, 4}, "install-cert", lineage)
+			})
+			old = h.chain()
+		}
+		second := h.lineage(certtest.Leaf{})
+		h.postcert("install-cert", second).want(0)
+		h.serves(h.leafOf(second))
+	})
 }
 
 // S14: the file system becomes full at some moment and stays so. An undo that
 // needs no space succeeds; the one of a renewal needs some, says 5, and
 // succeeds once there is space.
 func TestStepsFullFileSystem(t *testing.T) {
-	h := newHost(t, postfixtest.Options{MaxUse: 1})
-	reset := h.original()
-	old, first := h.chain(), h.lineage(certtest.Leaf{})
-	tr := h.traced("install-cert", first)
-	for _, n := range sample(tr.changes, 4) {
-		c := fmt.Sprintf("op %d+ ENOSPC", n)
-		reset()
-		h.at("first "+c, func(h *host) {
-			h.try([]string{failAt + "=" + c}, old, h.chainOf(first), []int{0, 1, 4}, "install-cert", first)
-		})
-	}
-	h.postcert("install-cert", first).want(0)
-	old = h.chain()
-	for _, n := range sample(tr.changes, 4) {
-		lineage := h.lineage(certtest.Leaf{})
-		c := fmt.Sprintf("op %d+ ENOSPC", n)
-		h.at("renewal "+c, func(h *host) {
-			h.try([]string{failAt + "=" + c}, old, h.chainOf(lineage), []int{0, 1, 4, 5}, "install-cert", lineage)
-		})
+	const shards = 4
+	postfixtest.Shards(t, shards, func(t *testing.T, shard int) {
+		h := newHost(t, postfixtest.Options{MaxUse: 1})
+		reset := h.original()
+		old, first := h.chain(), h.lineage(certtest.Leaf{})
+		tr := h.traced("install-cert", first)
+		for i, n := range sample(tr.changes, 4) {
+			if i%shards != shard {
+				continue
+			}
+			c := fmt.Sprintf("op %d+ ENOSPC", n)
+			reset()
+			h.at("first "+c, func(h *host) {
+				h.try([]string{failAt + "=" + c}, old, h.chainOf(first), []int{0, 1, 4}, "install-cert", first)
+			})
+		}
+		h.postcert("install-cert", first).want(0)
 		old = h.chain()
-	}
+		for i, n := range sample(tr.changes, 4) {
+			if i%shards != shard {
+				continue
+			}
+			lineage := h.lineage(certtest.Leaf{})
+			c := fmt.Sprintf("op %d+ ENOSPC", n)
+			h.at("renewal "+c, func(h *host) {
+				h.try([]string{failAt + "=" + c}, old, h.chainOf(lineage), []int{0, 1, 4, 5}, "install-cert", lineage)
+			})
+			old = h.chain()
+		}
+	})
 }
 
 // Somebody else replaces the installed file before the proof: it is
@@ -169,30 +194,36 @@ var signalled = []string{
 
 // A signal stops a run cleanly or has it undone, never in between.
 func TestStepsSignal(t *testing.T) {
-	h := newHost(t, postfixtest.Options{MaxUse: 1})
-	old, first := h.chain(), h.lineage(certtest.Leaf{})
-	for i, event := range signalled {
-		name, status := "TERM", 143
-		if i%2 == 1 {
-			name, status = "INT", 130
+	const shards = 3
+	postfixtest.Shards(t, shards, func(t *testing.T, shard int) {
+		h := newHost(t, postfixtest.Options{MaxUse: 1})
+		old, first := h.chain(), h.lineage(certtest.Leaf{})
+		for i, event := range signalled {
+			if i%shards != shard {
+				continue
+			}
+			name, status := "TERM", 143
+			if i%2 == 1 {
+				name, status = "INT", 130
+			}
+			h.at("first "+event+" "+name, func(h *host) {
+				h.try([]string{doAt + "=" + event + ": kill -" + name + " $PPID"}, old, h.chainOf(first), []int{status}, "install-cert", first)
+			})
 		}
-		h.at("first "+event+" "+name, func(h *host) {
-			h.try([]string{doAt + "=" + event + ": kill -" + name + " $PPID"}, old, h.chainOf(first), []int{status}, "install-cert", first)
+		h.at("during the undo", func(h *host) {
+			h.try([]string{failAt + "=Reload 1", doAt + "=undo begin: kill -TERM $PPID; sleep 0.1; kill -INT $PPID"}, old, h.chainOf(first), []int{143}, "install-cert", first)
 		})
-	}
-	h.at("during the undo", func(h *host) {
-		h.try([]string{failAt + "=Reload 1", doAt + "=undo begin: kill -TERM $PPID; sleep 0.1; kill -INT $PPID"}, old, h.chainOf(first), []int{143}, "install-cert", first)
-	})
-	h.at("after the proof", func(h *host) {
-		h.try([]string{doAt + "=confirm begin: kill -TERM $PPID"}, old, h.chainOf(first), []int{0}, "install-cert", first)
-	})
-	old = h.chain()
-	for _, event := range []string{"rehearse begin", "commit end", "prove begin"} {
-		lineage := h.lineage(certtest.Leaf{})
-		h.at("renewal "+event, func(h *host) {
-			h.try([]string{doAt + "=" + event + ": kill -TERM $PPID"}, old, h.chainOf(lineage), []int{143}, "install-cert", lineage)
+		h.at("after the proof", func(h *host) {
+			h.try([]string{doAt + "=confirm begin: kill -TERM $PPID"}, old, h.chainOf(first), []int{0}, "install-cert", first)
 		})
-	}
+		old = h.chain()
+		for _, event := range []string{"rehearse begin", "commit end", "prove begin"} {
+			lineage := h.lineage(certtest.Leaf{})
+			h.at("renewal "+event, func(h *host) {
+				h.try([]string{doAt + "=" + event + ": kill -TERM $PPID"}, old, h.chainOf(lineage), []int{143}, "install-cert", lineage)
+			})
+		}
+	})
 }
 
 // --timeout ends a run before the commit, and has it undone after it; the undo

@@ -46,7 +46,7 @@ func (a *app) verify(ctx context.Context, f *pairFlags, args []string, res *resu
 	if err != nil {
 		return err
 	}
-	pol.At = time.Now()
+	pol.At = a.now()
 	res.problems = append(res.problems, found...)
 	res.add("certificate", certificateOf(pair))
 	a.showCertificate(pair)
@@ -65,7 +65,7 @@ func (a *app) showCertificate(p keypair.Pair) {
 	leaf := p.Leaf()
 	a.text.printf("  certificate  %s\n", a.text.paint(bold, strings.Join(leaf.DNSNames, ", ")))
 	a.text.printf("               %s, issued by %s\n", keyWords(leaf), issuerName(leaf))
-	a.text.printf("               %s\n", a.text.paint(faint, "sha256 "+p.Fingerprint()[:16]+"…, "+lifetime(leaf.NotBefore, leaf.NotAfter, time.Now())))
+	a.text.printf("               %s\n", a.text.paint(faint, "sha256 "+p.Fingerprint()[:16]+"…, "+lifetime(leaf.NotBefore, leaf.NotAfter, a.now())))
 }
 
 // keyWords is a key's algorithm and size.

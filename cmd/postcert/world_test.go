@@ -54,7 +54,7 @@ func (h *host) during(event string, f func(), args ...string) answer {
 	if err := cmd.Start(); err != nil {
 		h.t.Fatal(err)
 	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		if _, err := os.Stat(mark); err == nil {
 			break
 		}

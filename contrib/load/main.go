@@ -28,8 +28,10 @@
 //
 // With -maillog every message that the server accepted must show up in the log as
 // sent, and the time from dialling to the greeting is told apart for the second
-// after each reload. -sessions writes what happened to each session as a line of
-// JSON.
+// after each reload. Expect it to rise there, whoever asks for the reload: until a
+// smtpd ends that took a connection in the moment of the reload, the master
+// believes it to be idle and starts no other for that service. -sessions writes
+// what happened to each session as a line of JSON.
 //
 // Load is for servers of your own. It is bounded by its flags and by nothing
 // else: the server must allow as many clients as -parallel says, from one address

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -40,8 +41,10 @@ type site struct {
 	ca      *certtest.CA
 	dir     string
 	leaves  string // file for the load: what may be presented
+	first   string // leaf of before the first deploy
 	served  *certtest.Pair
 	deploys []deployed
+	bare    []time.Time // reloads without a deploy
 }
 
 // deployed is one run of postcert.
@@ -50,18 +53,39 @@ type deployed struct {
 	begin, end time.Time
 	candidate  string // leaf
 	status     int
-	rehearsed  bool // refused by the rehearsal
+	unverified bool // installed with exit status 9
 }
 
+// TestProofLoad runs good and bad deploys of the released binary beside 50
+// sessions at a time, and judges every handshake by what may have been presented
+// at its time.
+//
+// Eight sessions begin before the first reload and last until the end: no reload
+// may drop them. No session that begins later is longer than a few seconds, and
+// there is a reason. A smtpd that is idle, or has just been started, when the
+// master reloads may still take one connection. The master no longer listens to
+// it then, believes it to be idle until it ends, and starts no other: whoever
+// connects to this service meanwhile waits for the end of that one session
+// (master_restart_service keeps avail_proc, and master_avail_listen wants it to
+// be 0). So it is with every "postfix reload" of a busy host, with or without a
+// deploy; what bare reloads cost under the same load is measured beside it.
 func TestProofLoad(t *testing.T) {
-	good, bad := 12, 12
-	hold := 20 * time.Second
+	good, bad, bare, hold := 12, 12, 6, "6s"
 	if os.Getenv("POSTCERT_LONG") != "" {
-		good, bad, hold = 200, 200, 10*time.Minute
+		good, bad, bare, hold = 200, 200, 20, "15s"
 	}
 	s := newSite(t)
-	load := s.startLoad(hold)
+	lasting := s.startLoad("lasting", 8, "-long", "8", "-hold", "4h")
+	short := s.startLoad("short", 42, "-long", "8", "-hold", hold)
+	s.bareReloads(bare)
 	for i := range max(good, bad) {
+		if end, limited := t.Deadline(); limited && time.Until(end) < 2*time.Minute {
+			t.Errorf("the time is over after %d deploys of %d", len(s.deploys), good+bad)
+			break
+		}
+		if i%25 == 0 {
+			t.Logf("%d deploys until now", len(s.deploys))
+		}
 		if i < good {
 			s.deploy(s.good())
 		}
@@ -70,8 +94,7 @@ func TestProofLoad(t *testing.T) {
 		}
 	}
 	time.Sleep(time.Second) // the last leaf is to be seen too
-	r, records := load()
-	s.judge(r, records)
+	s.judge(lasting(), short())
 	s.nothingQueued()
 }
 
@@ -88,6 +111,7 @@ func newSite(t *testing.T) *site {
 	s.ca = root.Intermediate(t, certtest.Authority{})
 	s.write("root.pem", certtest.EncodeCerts(root.Cert))
 	s.served = s.leaf(certtest.Leaf{})
+	s.first = fingerprintOf(s.served.Cert)
 	s.leaves = s.write("leaves", nil)
 	s.allow(s.served)
 	s.pf = postfixtest.New(t, postfixtest.Options{
@@ -141,35 +165,43 @@ func (s *site) allow(p *certtest.Pair) {
 	}
 }
 
-// startLoad starts the released load program. The function returned ends it
-// and returns what it reports.
-func (s *site) startLoad(hold time.Duration) func() (Report, []Record) {
+// outcome is what one load program reports.
+type outcome struct {
+	report  Report
+	records []Record
+}
+
+// startLoad starts the released load program and returns when so many sessions
+// are open. The function returned ends it and returns what it reports.
+func (s *site) startLoad(name string, parallel int, args ...string) func() outcome {
 	s.t.Helper()
-	file := filepath.Join(s.dir, "sessions")
+	file := filepath.Join(s.dir, name)
+	connects := func() int { return strings.Count(s.pf.Log(), ": connect from ") }
+	before := connects()
 	var stdout, stderr bytes.Buffer
-	cmd := exec.Command(filepath.Join(s.dir, "load"), "-to", "postmaster@"+hostName, "-for", "2h", "-hold", hold.String(),
-		"-parallel", "50", "-long", "15", "-leaves", s.leaves, "-maillog", s.pf.LogFile, "-sessions", file, "-json")
+	if think := os.Getenv("POSTCERT_TEST_THINK"); think != "" { // for a machine that others need too
+		args = append(args, "-think", think)
+	}
+	cmd := exec.Command(filepath.Join(s.dir, "load"), append(args, "-to", "postmaster@"+hostName, "-for", "2h", "-parallel", strconv.Itoa(parallel),
+		"-leaves", s.leaves, "-maillog", s.pf.LogFile, "-sessions", file, "-json")...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { _ = cmd.Process.Kill() })
-	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		if fi, err := os.Stat(file); err == nil && fi.Size() > 0 {
-			break // the first session is over
-		}
-		if time.Now().After(end) || syscall.Kill(cmd.Process.Pid, 0) != nil {
+	for end := time.Now().Add(time.Minute); connects() < before+parallel; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
 			s.t.Fatalf("the load does not begin: %s", &stderr)
 		}
 	}
-	return func() (r Report, records []Record) {
+	return func() (o outcome) {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait() // the status is in ProcessState
-		if err := json.Unmarshal(stdout.Bytes(), &r); err != nil {
+		if err := json.Unmarshal(stdout.Bytes(), &o.report); err != nil {
 			s.t.Fatalf("%v in %s%s", err, &stdout, &stderr)
 		}
-		if (cmd.ProcessState.ExitCode() == 0) != r.Well {
-			s.t.Errorf("exit status %d, and the report says %v", cmd.ProcessState.ExitCode(), r.Well)
+		if (cmd.ProcessState.ExitCode() == 0) != o.report.Well {
+			s.t.Errorf("exit status %d, and the report says %v", cmd.ProcessState.ExitCode(), o.report.Well)
 		}
 		data, err := os.ReadFile(file)
 		if err != nil {
@@ -180,9 +212,20 @@ func (s *site) startLoad(hold time.Duration) func() (Report, []Record) {
 			if err := dec.Decode(&rec); err != nil {
 				s.t.Fatal(err)
 			}
-			records = append(records, rec)
+			o.records = append(o.records, rec)
 		}
-		return r, records
+		return o
+	}
+}
+
+// bareReloads tells Postfix to reload, n times, without a deploy: what that costs
+// the clients is no deploy's doing.
+func (s *site) bareReloads(n int) {
+	s.t.Helper()
+	for range n {
+		s.pf.Reload()
+		s.bare = append(s.bare, time.Now())
+		time.Sleep(1500 * time.Millisecond)
 	}
 }
 
@@ -209,25 +252,36 @@ func (s *site) deploy(st stage) {
 	d.begin = time.Now()
 	_ = cmd.Run() // the status is in ProcessState
 	d.end = time.Now()
-	if d.status = cmd.ProcessState.ExitCode(); d.status != st.status || !strings.Contains(stdout.String(), st.says) {
-		s.t.Fatalf("deploy %d, %s: exit status %d, want %d and %q\n%s%s", len(s.deploys), st.name, d.status, st.status, st.says, &stdout, &stderr)
+	switch d.status = cmd.ProcessState.ExitCode(); {
+	case d.status == 9 && st.status == 0:
+		d.status, d.unverified = 0, true // installed; a listener could not be asked in time
+	case d.status != st.status || !strings.Contains(stdout.String(), st.says):
+		s.t.Errorf("deploy %d, %s: exit status %d, want %d and %q\n%s%s", len(s.deploys), st.name, d.status, st.status, st.says, &stdout, &stderr)
 	}
-	if st.status == 0 {
+	if d.status == 0 {
 		s.served = st.pair
 	}
 	s.deploys = append(s.deploys, d)
-	s.witness(st.name)
+	s.witness(d)
 }
 
-// witness asks openssl what each listener serves.
-func (s *site) witness(after string) {
+// witness asks openssl what each listener serves. Behind a deploy that could not
+// be verified it waits until the listener answers again.
+func (s *site) witness(d deployed) {
 	s.t.Helper()
 	want := fingerprintOf(s.served.Cert)
 	var all sync.WaitGroup
 	for addr, mode := range listeners {
 		all.Go(func() {
-			if got, err := postfixtest.ServedLeaf(s.t, addr, mode); err != nil || got != want {
-				s.t.Errorf("after deploy %d, %s: %s serves %s (%v), want %s", len(s.deploys), after, addr, got, err, want)
+			got, err := postfixtest.ServedLeaf(s.t, addr, mode)
+			for range 3 {
+				if err == nil || !d.unverified {
+					break
+				}
+				got, err = postfixtest.ServedLeaf(s.t, addr, mode)
+			}
+			if err != nil || got != want {
+				s.t.Errorf("after deploy %d, %s: %s serves %s (%v), want %s", len(s.deploys), d.stage.name, addr, got, err, want)
 			}
 		})
 	}
@@ -238,15 +292,19 @@ func (s *site) witness(after string) {
 // accepted and must have been delivered.
 func (s *site) nothingQueued() {
 	s.t.Helper()
+	left := 0
 	for _, queue := range []string{"incoming", "active", "deferred", "hold", "maildrop", "corrupt"} {
-		err := filepath.WalkDir(filepath.Join(s.pf.QueueDir, queue), func(path string, e os.DirEntry, err error) error {
+		err := filepath.WalkDir(filepath.Join(s.pf.QueueDir, queue), func(_ string, e os.DirEntry, err error) error {
 			if err == nil && e.Type().IsRegular() {
-				s.t.Errorf("a message is left: %s", path)
+				left++
 			}
 			return err
 		})
 		if err != nil {
 			s.t.Error(err)
 		}
+	}
+	if left > 0 {
+		s.t.Errorf("%d messages are left in the queue", left)
 	}
 }

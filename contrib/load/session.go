@@ -50,7 +50,6 @@ type client struct {
 	conn net.Conn
 	in   *bufio.Reader
 	rec  *Record
-	end  func() // forgets the connection
 }
 
 // errEnded means that the session has ended for a reason which is in its record.

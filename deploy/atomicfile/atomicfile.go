@@ -227,6 +227,11 @@ func discard(fsys FS, path string) error {
 	return nil
 }
 
+// Ever is the time for a caller of [Sweep] who holds the lock: then a temporary
+// file is a dead run's, whatever its time says. It may be later than now, if
+// the clock was put back since; and it may hold a key.
+var Ever = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
+
 // Sweep removes from dir the temporary files that a killed run left: names
 // that [TempName] made, no directories, not modified since before. It returns
 // their paths. The caller holds the lock under which such files are made, or

@@ -13,6 +13,7 @@ const (
 	TooLarge     Reason = "too_large"              // longer than the reader's limit
 	Raced        Reason = "raced"                  // somebody swapped the name while we worked
 	ForeignLink  Reason = "foreign_link"           // a symbolic link of another user on the way
+	Foreign      Reason = "foreign"                // others than root and we decide what is in it
 	MountPoint   Reason = "mount_point"            // something is mounted on it: rename says EBUSY
 	Immutable    Reason = "immutable"              // chattr +i, on it or its directory
 	AppendOnly   Reason = "append_only"            // chattr +a, on it or its directory
@@ -31,6 +32,7 @@ var reasonText = map[Reason]string{
 	TooLarge:     "is too large",
 	Raced:        "was exchanged by another program while it was being used",
 	ForeignLink:  "is reached through another user's symbolic link",
+	Foreign:      "can be changed by other users",
 	MountPoint:   "is a mount point and can't be replaced",
 	Immutable:    "can't be replaced: immutable (chattr +i)",
 	AppendOnly:   "can't be replaced: append-only (chattr +a)",

@@ -98,13 +98,15 @@ func mountedOn(path, real string) error {
 }
 
 // mountPoints reads the fifth field of each line of proc_pid_mountinfo(5),
-// where blanks and backslashes are written as octal escapes.
+// where blanks and backslashes are written as octal escapes. Other white space,
+// such as a carriage return or U+00A0, stands there as it is and separates
+// nothing.
 func mountPoints(r io.Reader) (map[string]bool, error) {
 	points := map[string]bool{}
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		if fields := strings.Fields(lines.Text()); len(fields) > 4 {
+		if fields := strings.Split(lines.Text(), " "); len(fields) > 4 {
 			points[unescapeOctal(fields[4])] = true
 		}
 	}

@@ -135,8 +135,9 @@ func TestReplaceableAsUser(t *testing.T) {
 func TestMountPoints(t *testing.T) {
 	points, err := mountPoints(strings.NewReader(
 		"36 35 98:0 /mnt1 /etc/postfix/main.cf rw,noatime master:1 - ext3 /dev/root rw\n" +
-			"37 35 98:0 / /a\\040b\\134c rw - tmpfs none rw\nshort line\n\n"))
-	if err != nil || !points["/etc/postfix/main.cf"] || !points[`/a b\c`] || len(points) != 2 {
+			"37 35 98:0 / /a\\040b\\134c rw - tmpfs none rw\nshort line\n\n" +
+			"38 35 98:0 / /no\u00a0break\r rw - tmpfs none rw\n"))
+	if err != nil || !points["/etc/postfix/main.cf"] || !points[`/a b\c`] || !points["/no\u00a0break\r"] || len(points) != 3 {
 		t.Errorf("got %v, %v", points, err)
 	}
 }

@@ -27,6 +27,9 @@ func (s Store) ExtendZero(instance, name string, more []Parameter) error {
 	if len(o.Parameters) == before {
 		return nil
 	}
+	if err := writable(o); err != nil {
+		return err
+	}
 	base, err := s.base(instance, name)
 	if err != nil {
 		return err

@@ -25,6 +25,10 @@ func TestExtendZero(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	latin1 := "/caf\xe9.pem"
+	if err := s.ExtendZero(inst, name, []Parameter{{Name: "smtpd_tls_key_file", Value: &latin1}}); err == nil {
+		t.Error("a value that would be changed by being written down was kept")
+	}
 	o, err := s.GetZero(inst, name)
 	if err != nil || len(o.Parameters) != 3 {
 		t.Fatalf("got %d parameters (%v), want 3", len(o.Parameters), err)

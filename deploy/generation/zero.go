@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
+	"slices"
 	"time"
+	"unicode/utf8"
 
 	"postcert/deploy/atomicfile"
 )
@@ -46,6 +49,9 @@ func (s Store) Zero(instance, name string, o Original) (Original, error) {
 	if have, err := s.GetZero(instance, name); !errors.Is(err, ErrNotFound) {
 		return have, err
 	}
+	if err := writable(o); err != nil {
+		return Original{}, err
+	}
 	if err := atomicfile.MkdirAll(s.FS, base); err != nil {
 		return Original{}, fmt.Errorf("generation: %w", err)
 	}
@@ -67,6 +73,28 @@ func (s Store) Zero(instance, name string, o Original) (Original, error) {
 		return Original{}, err
 	}
 	return s.GetZero(instance, name)
+}
+
+// writable refuses what would not come back as it is: JSON has no bytes that
+// are not UTF-8, and encoding/json replaces them silently.
+func writable(o Original) error {
+	var words []string
+	for _, p := range o.Parameters {
+		words = append(words, p.Service, p.Name)
+		if p.Value != nil {
+			words = append(words, *p.Value)
+		}
+	}
+	for _, f := range o.Files {
+		words = append(words, f.Path, f.State.Target)
+		words = slices.AppendSeq(words, maps.Keys(f.State.Xattrs))
+	}
+	for _, w := range words {
+		if !utf8.ValidString(w) {
+			return fmt.Errorf("generation: %+q is not UTF-8 and can't be written down", w)
+		}
+	}
+	return nil
 }
 
 // copies are the files of generation 0, and what is recorded of them.

@@ -16,14 +16,15 @@ import (
 // KeepRecords is how many records the history keeps.
 const KeepRecords = 200
 
-// Record is one closed transaction: a file of the history.
+// Record is one closed transaction: a file of the history. The note that Begin
+// was given is not in it: only an undo needs that, and it may be large, as it
+// holds what every listener served.
 type Record struct {
 	ID     string          `json:"id"`
 	Begun  time.Time       `json:"begun"`  // UTC
 	Closed time.Time       `json:"closed"` // UTC
 	Phase  string          `json:"phase"`  // the last one marked
 	Result string          `json:"result"`
-	Note   json.RawMessage `json:"note,omitempty"`
 	Detail json.RawMessage `json:"detail,omitempty"`
 	Writes []Changed       `json:"writes"`
 }
@@ -39,7 +40,7 @@ type Changed struct {
 func (tx *Tx) entry(result string, detail json.RawMessage) Record {
 	r := Record{
 		ID: tx.rec.ID, Begun: tx.rec.Begun, Closed: tx.j.now().UTC(), Phase: tx.phase,
-		Result: result, Note: tx.rec.Note, Detail: detail, Writes: []Changed{},
+		Result: result, Detail: detail, Writes: []Changed{},
 	}
 	for _, w := range tx.rec.Writes {
 		r.Writes = append(r.Writes, Changed{Path: w.Path, Before: w.Before.String(), After: w.After.String()})
@@ -47,10 +48,30 @@ func (tx *Tx) entry(result string, detail json.RawMessage) Record {
 	return r
 }
 
-// recordName sorts by the time of beginning, and is the same each time the
-// same transaction is closed.
-func recordName(r Record) string {
-	return r.Begun.UTC().Format("20060102T150405.000000000Z") + "-" + r.ID + ".json"
+// recordTime is the beginning of a record's name. By it the names sort, in the
+// order in which the records were made.
+const recordTime = "20060102T150405.000000000Z"
+
+// recordName is the time of beginning, and the same each time the same
+// transaction is closed. When the clock was put back since the last of the
+// records that are there, it is the time after that one's: the order is what
+// tells which records are the oldest, and what happened last.
+func recordName(r Record, there []string) string {
+	for _, name := range there {
+		if strings.HasSuffix(name, "-"+r.ID+".json") {
+			return name
+		}
+	}
+	name := r.Begun.UTC().Format(recordTime) + "-" + r.ID + ".json"
+	if len(there) == 0 || name > there[len(there)-1] {
+		return name
+	}
+	last, _, _ := strings.Cut(there[len(there)-1], "-")
+	t, err := time.Parse(recordTime, last)
+	if err != nil {
+		return name // somebody else's file
+	}
+	return t.Add(time.Nanosecond).Format(recordTime) + "-" + r.ID + ".json"
 }
 
 // remember adds a record and drops the oldest.
@@ -68,15 +89,19 @@ func (j Journal) remember(r Record) error {
 	if err := atomicfile.MkdirAll(j.FS, j.History); err != nil {
 		return fmt.Errorf("history: %w", err)
 	}
-	if _, err := atomicfile.Sweep(j.FS, j.History, j.now()); err != nil {
-		return fmt.Errorf("history: %w", err)
-	}
-	if err := atomicfile.Write(j.FS, filepath.Join(j.History, recordName(r)), data, j.private()); err != nil {
+	if _, err := atomicfile.Sweep(j.FS, j.History, atomicfile.Ever); err != nil {
 		return fmt.Errorf("history: %w", err)
 	}
 	names, err := j.recordNames()
 	if err != nil {
 		return err
+	}
+	name := recordName(r, names)
+	if err := atomicfile.Write(j.FS, filepath.Join(j.History, name), data, j.private()); err != nil {
+		return fmt.Errorf("history: %w", err)
+	}
+	if !slices.Contains(names, name) {
+		names = append(names, name)
 	}
 	for len(names) > KeepRecords {
 		if err := j.FS.Remove(filepath.Join(j.History, names[0])); err != nil {

@@ -37,6 +37,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"postcert/deploy/atomicfile"
@@ -108,6 +109,13 @@ type ChangedError struct {
 func (e *ChangedError) Error() string {
 	return fmt.Sprintf("%s was changed by another program: %s, expected %s", e.Path, e.Now, e.Want)
 }
+
+// UnrecordedError says that a transaction is closed, and that the history had
+// no room for its record.
+type UnrecordedError struct{ Err error }
+
+func (e *UnrecordedError) Error() string { return e.Err.Error() }
+func (e *UnrecordedError) Unwrap() error { return e.Err }
 
 // record is open.json, and phase the file beside it.
 type record struct {
@@ -188,7 +196,7 @@ func (j Journal) Begin(writes []Write, note json.RawMessage) (*Tx, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := atomicfile.Sweep(j.FS, j.Dir, j.now()); err != nil {
+	if _, err := atomicfile.Sweep(j.FS, j.Dir, atomicfile.Ever); err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	if err := atomicfile.Write(j.FS, j.openPath(), data, j.private()); err != nil {
@@ -338,10 +346,12 @@ func (j Journal) put(path string, now, want State) error {
 // programs ("deployed", "undone"); detail is any JSON, and carries no secret.
 //
 // A kill before the last step leaves the transaction open, and the record is
-// written again, with what became of it then.
+// written again, with what became of it then. Without room for a record it is
+// closed all the same, and an *[UnrecordedError] says so.
 func (tx *Tx) Close(result string, detail json.RawMessage) error {
-	if err := tx.j.remember(tx.entry(result, detail)); err != nil {
-		return err
+	unrecorded := tx.j.remember(tx.entry(result, detail))
+	if unrecorded != nil && !noRoom(unrecorded) {
+		return unrecorded
 	}
 	if err := atomicfile.Put(tx.j.FS, tx.j.openPath(), State{Kind: atomicfile.Absent}); err != nil {
 		return fmt.Errorf("journal: %w", err)
@@ -350,7 +360,16 @@ func (tx *Tx) Close(result string, detail json.RawMessage) error {
 	if err := tx.j.FS.Remove(tx.j.phasePath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("journal: %w", err)
 	}
+	if unrecorded != nil {
+		return &UnrecordedError{Err: unrecorded}
+	}
 	return nil
+}
+
+// noRoom tells whether a disk or a quota is full: nobody knows until when, so
+// nothing that is settled may wait for it.
+func noRoom(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // Sweep removes what killed runs left of transactions that are closed or never
@@ -362,7 +381,7 @@ func (j Journal) Sweep() error {
 	}
 	var errs []error
 	for _, dir := range []string{j.Dir, j.History} {
-		_, err := atomicfile.Sweep(j.FS, dir, j.now())
+		_, err := atomicfile.Sweep(j.FS, dir, atomicfile.Ever)
 		errs = append(errs, err)
 	}
 	if err := j.FS.Remove(j.phasePath()); !errors.Is(err, fs.ErrNotExist) {

@@ -1,13 +1,17 @@
 package journal
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -81,6 +85,10 @@ func TestReopenedTransaction(t *testing.T) {
 	records, err := j.Records()
 	if err != nil || len(records) != 1 || records[0].Result != "undone" || records[0].Phase != "applied" {
 		t.Errorf("history: got %+v, %v", records, err)
+	}
+	data, err := atomicfile.ReadFile(f, filepath.Join(j.History, recordName(records[0], nil)), maxRecord)
+	if err != nil || bytes.Contains(data, []byte(`"a":1`)) {
+		t.Errorf("the record holds the note: %s (%v)", data, err)
 	}
 }
 
@@ -245,6 +253,9 @@ func TestBeginRefuses(t *testing.T) {
 		{"a reference to other bytes", Write{Path: "/etc/x", Before: absent, After: State{Kind: atomicfile.File, Ref: refOld, SHA256: "00"}}, nil},
 		{"a reference to nothing", Write{Path: "/etc/x", Before: absent, After: State{Kind: atomicfile.File, Ref: "/none"}}, nil},
 		{"a directory changed", Write{Path: dirConf, Before: State{Kind: atomicfile.Directory}, After: absent}, nil},
+		{"a path that is not UTF-8", Write{Path: "/etc/caf\xe9", Before: absent, After: plain("x")}, nil},
+		{"a link to what is not UTF-8", Write{Path: "/etc/x", Before: absent, After: State{Kind: atomicfile.Symlink, Target: "/caf\xe9"}}, nil},
+		{"an attribute that is not UTF-8", Write{Path: "/etc/x", Before: absent, After: atomicfile.NewFile([]byte("x"), atomicfile.Attr{Mode: 0o600, Xattrs: map[string][]byte{"user.\xe9": nil}})}, nil},
 		{"a device", Write{Path: "/etc/x", Before: absent, After: State{Kind: atomicfile.Other}}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -424,6 +435,7 @@ func TestDamagedJournalIsRefused(t *testing.T) {
 		{"cut", "", ""},
 		{"another format", `"format":1`, `"format":9`},
 		{"content", base64.StdEncoding.EncodeToString([]byte("to be dropped\n")), base64.StdEncoding.EncodeToString([]byte("to be changed\n"))},
+		{"an id that leads elsewhere", `"id":"`, `"id":"x/../../../`},
 		{"an unknown field", `"writes":`, `"other":1,"writes":`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -445,5 +457,81 @@ func TestDamagedJournalIsRefused(t *testing.T) {
 				t.Error("something was changed")
 			}
 		})
+	}
+}
+
+// fullHistory has no room for a record.
+type fullHistory struct {
+	atomicfile.FS
+	dir string
+}
+
+func (f fullHistory) Create(path string) (atomicfile.FileHandle, error) {
+	if filepath.Dir(path) == f.dir {
+		return nil, &fs.PathError{Op: "create", Path: path, Err: syscall.ENOSPC}
+	}
+	return f.FS.Create(path)
+}
+
+// TestCloseWithoutRoom: nobody knows for how long a disk is full, so what is
+// settled does not wait for it.
+func TestCloseWithoutRoom(t *testing.T) {
+	f := before(t)
+	j := testJournal(f)
+	j.FS = fullHistory{f, j.History}
+	tx, err := j.Begin(nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var unrecorded *UnrecordedError
+	if err := tx.Close("deployed", nil); !errors.As(err, &unrecorded) || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("got %v, want an UnrecordedError", err)
+	}
+	if tx, err := j.Open(); tx != nil || err != nil {
+		t.Errorf("after Close: got %v, %v; want it closed", tx, err)
+	}
+}
+
+// TestUndoKeepsWhatIsNamed: where main.cf cannot be put back, the certificate
+// that it names stays.
+func TestUndoKeepsWhatIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	main, certificate := filepath.Join(dir, "main.cf"), filepath.Join(dir, "mail.pem")
+	attr := atomicfile.Attr{Mode: 0o600, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}
+	if err := atomicfile.Write(atomicfile.OS, main, []byte("old"), attr); err != nil {
+		t.Fatal(err)
+	}
+	full := false
+	j := Journal{FS: atomicfile.OS, Dir: filepath.Join(dir, "journal"), Replace: map[string]Replacer{
+		main: func(path string, _, data State) error {
+			if full {
+				return syscall.ENOSPC
+			}
+			return atomicfile.Write(atomicfile.OS, path, data.Data, data.Attr)
+		},
+	}}
+	tx, err := j.Begin([]Write{
+		{Path: certificate, Before: State{Kind: atomicfile.Absent}, After: atomicfile.NewFile([]byte("certificate"), attr)},
+		{Path: main, Before: atomicfile.NewFile([]byte("old"), attr), After: atomicfile.NewFile([]byte("names mail.pem"), attr)},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	full = true
+	if _, err := tx.Undo(); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("got %v, want ENOSPC", err)
+	}
+	if _, err := os.Stat(certificate); err != nil {
+		t.Errorf("the certificate that main.cf names: %v", err)
+	}
+	full = false
+	if _, err := tx.Undo(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(certificate); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("with room again the certificate is left: %v", err)
 	}
 }

@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"postcert/deploy/atomicfile"
 )
@@ -22,7 +24,10 @@ func (j Journal) prepare(w Write) (Write, error) {
 	if w.Path == j.Dir || strings.HasPrefix(w.Path, j.Dir+"/") {
 		return w, fmt.Errorf("journal: %s is in the journal itself", w.Path)
 	}
-	var err error
+	err := writable(w.Path, w.Before, w.After)
+	if err != nil {
+		return w, err
+	}
 	if w.Before, err = j.complete(w.Before); err != nil {
 		return w, fmt.Errorf("journal: %s: %w", w.Path, err)
 	}
@@ -41,6 +46,23 @@ func (j Journal) prepare(w Write) (Write, error) {
 		return w, &ChangedError{Path: w.Path, Want: w.Before.String(), Now: now.String()}
 	}
 	return w, nil
+}
+
+// writable refuses what would not come back from open.json as it is: JSON has
+// no bytes that are not UTF-8, and encoding/json replaces them silently. The
+// content of a file is base64 there and may be anything.
+func writable(path string, states ...State) error {
+	words := []string{path}
+	for _, s := range states {
+		words = append(words, s.Ref, s.Target)
+		words = slices.AppendSeq(words, maps.Keys(s.Xattrs))
+	}
+	for _, w := range words {
+		if !utf8.ValidString(w) {
+			return fmt.Errorf("journal: %s: %+q is not UTF-8 and can't be written down", strings.ToValidUTF8(path, "?"), w)
+		}
+	}
+	return nil
 }
 
 // complete sets Data from Ref or SHA256 from Data, and refuses a state that
@@ -138,6 +160,9 @@ func encode(rec record) ([]byte, error) {
 	return data, nil
 }
 
+// idPattern is what Begin makes.
+var idPattern = regexp.MustCompile(`^[0-9a-f]{24}$`)
+
 // decode reads open.json. It is ours and was written by one rename, so what
 // does not fit means damage from outside: it is refused whole, never half
 // believed.
@@ -147,8 +172,11 @@ func decode(data []byte, rec *record) error {
 	if err := d.Decode(rec); err != nil {
 		return err
 	}
-	if rec.Format != format || rec.ID == "" {
+	if rec.Format != format {
 		return fmt.Errorf("format %d is not one that this version reads", rec.Format)
+	}
+	if !idPattern.MatchString(rec.ID) { // it becomes part of a file name in the history
+		return fmt.Errorf("%q is not the id of a transaction", rec.ID)
 	}
 	for _, w := range rec.Writes {
 		if !filepath.IsAbs(w.Path) || filepath.Clean(w.Path) != w.Path {

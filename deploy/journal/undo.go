@@ -25,30 +25,32 @@ var ErrNotEmpty = errors.New("other files are in it")
 // Undo puts everything back, last write first. Each path is looked at: what is
 // as it was before is left, what is as we made it is put back with content,
 // mode, owner, extended attributes and modification time, and what is neither
-// is a [Conflict]. It goes on after an error, so that as much as possible is
-// put back, and can be called again at any time, by any process.
+// is a [Conflict]. It ends at the first error, because what was written later
+// may need what was written before it: a main.cf that could not be put back, on
+// a full disk, names the certificate that would go next. So each state in which
+// it ends is one that Commit passed through. It can be called again at any time,
+// by any process.
 //
 // When it returns without an error, what it says is on disk. The journal stays
 // open until [Tx.Close].
 func (tx *Tx) Undo() ([]Conflict, error) {
 	var conflicts []Conflict
-	var errs []error
 	for i := len(tx.rec.Writes) - 1; i >= 0; i-- {
 		conflict, err := tx.undo(tx.rec.Writes[i])
 		if err != nil {
-			errs = append(errs, fmt.Errorf("undoing: %w", err))
+			return conflicts, fmt.Errorf("undoing: %w", err)
 		}
 		if conflict != nil {
 			conflicts = append(conflicts, *conflict)
 		}
 	}
-	return conflicts, errors.Join(errs...)
+	return conflicts, nil
 }
 
 func (tx *Tx) undo(w Write) (*Conflict, error) {
 	// What a killed run left beside it may hold a key, or keep a directory that
 	// we made from being empty.
-	if _, err := atomicfile.Sweep(tx.j.FS, filepath.Dir(w.Path), tx.j.now()); err != nil {
+	if _, err := atomicfile.Sweep(tx.j.FS, filepath.Dir(w.Path), atomicfile.Ever); err != nil {
 		return nil, err
 	}
 	now, err := Capture(tx.j.FS, w.Path)

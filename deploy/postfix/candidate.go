@@ -11,7 +11,9 @@ import (
 	"syscall"
 	"time"
 
+	"postcert/deploy/atomicfile"
 	"postcert/deploy/postfix/cf"
+	"postcert/verify/problem"
 )
 
 // candidatePrefix begins the names of Candidate's directories.
@@ -55,8 +57,15 @@ type privateCopy struct {
 
 func (i Instance) newCopy() (*privateCopy, error) {
 	parent := i.runtimeDirectory()
-	if err := os.MkdirAll(parent, 0o700); err != nil {
-		return nil, err
+	// Twice: mkdir(2) would follow whoever can write above it, and somebody may
+	// have made it before us in a directory like /tmp.
+	for range 2 {
+		if err := atomicfile.Private(parent); err != nil {
+			return nil, problem.New("directory_untrusted", problem.At{File: parent}, "%v", err)
+		}
+		if err := os.MkdirAll(parent, 0o700); err != nil {
+			return nil, err
+		}
 	}
 	sweepCopies(parent)
 	dir, err := os.MkdirTemp(parent, candidatePrefix) // mode 0700

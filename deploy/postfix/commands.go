@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"postcert/deploy/program"
@@ -53,8 +55,20 @@ const (
 // warnings. The error is a *CommandError if it failed, or says that it did not
 // end within 60 s. It is not read-only: it creates missing queue directories,
 // and Debian's copies files into the chroot.
+//
+// Most warnings are in the mail log alone. With a Log that takes none at info
+// level nobody would see them, and journalctl(1) is slow, so it is not read.
 func (i Instance) Check(ctx context.Context) (warnings []string, err error) {
-	return i.script(ctx, checkTime, "check")
+	begin := time.Now()
+	r, err := i.script(ctx, checkTime, "check")
+	if err != nil {
+		return nil, err
+	}
+	var said []string
+	if i.Log == nil || i.Log.Enabled(ctx, slog.LevelInfo) {
+		said = i.saidSince(ctx, begin)
+	}
+	return warningsIn(string(r.Stderr), said), nil
 }
 
 // Status runs "postfix status": nil if this instance's mail system runs, else
@@ -64,18 +78,17 @@ func (i Instance) Status(ctx context.Context) error {
 	return err
 }
 
-// script runs postfix -c DIR command and returns the warnings it gave.
-func (i Instance) script(ctx context.Context, limit time.Duration, command string) ([]string, error) {
+// script runs postfix -c DIR command. If it fails, its log is in the error.
+func (i Instance) script(ctx context.Context, limit time.Duration, command string) (program.Result, error) {
 	begin := time.Now()
 	r, err := i.run(ctx, program.Command{
 		Path: filepath.Join(i.commandDirectory(), "postfix"), Args: []string{"-c", i.ConfigDirectory, command},
 		Timeout: limit,
 	})
-	said := i.saidSince(ctx, begin)
 	if err != nil {
-		return nil, &CommandError{Err: err, Log: said}
+		return r, &CommandError{Err: err, Log: i.saidSince(ctx, begin)}
 	}
-	return warningsIn(string(r.Stderr), said), nil
+	return r, nil
 }
 
 // warningsIn are the different warnings, from the word "warning:", in the order
@@ -111,29 +124,58 @@ func (i Instance) saidSince(ctx context.Context, t time.Time) []string {
 // configuration. Errors: ErrNotRunning and ErrNotVisible before anything was
 // done, ErrMasterGone, or a *CommandError.
 //
-// nil means that the same master lives on and waits for events again. Its
-// children still have to be replaced, and a listener may have its own opinion
-// of the configuration: ask the listeners.
+// nil means that the same master lives on and waits for events again, and that
+// the smtpd(8) processes of before that had no client are gone. Those that have
+// one go when it does; and a listener may have its own opinion of the
+// configuration: ask the listeners.
 func (i Instance) Reload(ctx context.Context) error {
-	queue, err := i.value(ctx, "queue_directory")
+	queue, before, err := i.reachable(ctx)
 	if err != nil {
 		return err
 	}
-	before, err := masterIn(queue)
-	switch {
-	case err != nil:
-		return err
-	case !before.Running:
-		return ErrNotRunning
-	case !before.Visible():
-		return ErrNotVisible
-	}
-	begin := time.Now()
+	begin, servers := time.Now(), serversOf(before.PID)
 	_, err = i.script(ctx, reloadTime, "reload")
 	if waitErr := awaitReload(ctx, queue, before.PID); errors.Is(waitErr, ErrMasterGone) {
 		return errors.Join(fmt.Errorf("%w: %s", waitErr, strings.Join(i.saidSince(ctx, begin), "; ")), err)
 	} else if err == nil {
 		err = waitErr
 	}
+	if err == nil {
+		awaitIdle(ctx, before.PID, servers)
+	}
 	return err
+}
+
+// Refresh does the heart of a reload without the help of any program: it sends
+// SIGHUP to the master, as postfix-script does, and returns when the master has
+// read its configuration. It is for an undo on a host whose postfix(1) is
+// missing, broken, or does not end: what it leaves out, a look at the active
+// queue, is nothing that an undo needs. Errors are those of Reload.
+func (i Instance) Refresh(ctx context.Context) error {
+	queue, before, err := i.reachable(ctx)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(before.PID, syscall.SIGHUP); err != nil {
+		return fmt.Errorf("telling master, process %d, to reload: %w", before.PID, err)
+	}
+	return awaitReload(ctx, queue, before.PID)
+}
+
+// reachable is the master that runs and can be signalled, and its queue
+// directory.
+func (i Instance) reachable(ctx context.Context) (queue string, m Master, err error) {
+	if queue, err = i.queueDirectory(ctx); err != nil {
+		return "", m, err
+	}
+	m, err = masterIn(queue)
+	switch {
+	case err != nil:
+		return queue, m, err
+	case !m.Running:
+		return queue, m, ErrNotRunning
+	case !m.Visible():
+		return queue, m, ErrNotVisible
+	}
+	return queue, m, nil
 }

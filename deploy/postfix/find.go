@@ -71,16 +71,18 @@ func (i Instance) adopt(ctx context.Context) (Instance, error) {
 			return i, fmt.Errorf("looking at the instance: %w", err)
 		}
 	}
-	v, err := i.values(ctx, "command_directory", "multi_instance_name")
+	v, err := i.values(ctx, "command_directory", "queue_directory", "multi_instance_name")
 	if err != nil {
 		return i, err
 	}
+	i.QueueDirectory = v["queue_directory"]
 	if i.CommandDirectory == "" {
 		i.CommandDirectory = v["command_directory"]
 	}
 	if i.Name == "" {
 		i.Name = v["multi_instance_name"]
 	}
+	i.QueueDirectory = v["queue_directory"]
 	return i, nil
 }
 
@@ -103,16 +105,18 @@ func (i Instance) all(ctx context.Context) ([]known, error) {
 	if _, err := os.Stat(primary.MainPath()); errors.Is(err, fs.ErrNotExist) {
 		return nil, missing(problem.At{File: primary.MainPath()}, "there is no %s: Postfix is not configured", primary.MainPath())
 	}
-	v, err := primary.values(ctx, "multi_instance_directories", "multi_instance_enable", "multi_instance_name", "command_directory")
+	v, err := primary.values(ctx, "multi_instance_directories", "multi_instance_enable", "multi_instance_name", "command_directory", "queue_directory")
 	if err != nil {
 		return nil, err
 	}
+	primary.QueueDirectory = v["queue_directory"]
 	if primary.CommandDirectory == "" {
 		primary.CommandDirectory = v["command_directory"]
 	}
 	if v["multi_instance_name"] != "" {
 		primary.Name = v["multi_instance_name"]
 	}
+	primary.QueueDirectory = v["queue_directory"]
 	dirs := strings.FieldsFunc(v["multi_instance_directories"], func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) })
 	// postmulti(1): without secondary instances multi_instance_enable of the
 	// primary one is not looked at.
@@ -169,12 +173,17 @@ func choose(ctx context.Context, all []known) ([]Instance, error) {
 			continue
 		}
 		enabled = append(enabled, k.Instance)
-		s, err := k.Snapshot(ctx)
+	}
+	if len(enabled) == 1 {
+		return enabled, nil // that it offers no TLS is for its plan to say
+	}
+	for _, i := range enabled {
+		s, err := i.Snapshot(ctx)
 		if err != nil {
 			return nil, err
 		}
 		if slices.ContainsFunc(s.Listeners(Host(ctx)), func(l cf.Listener) bool { return l.TLS }) {
-			offering = append(offering, k.Instance)
+			offering = append(offering, i)
 		}
 	}
 	if len(offering) == 0 {

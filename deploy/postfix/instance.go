@@ -24,6 +24,11 @@ type Instance struct {
 	// CommandDirectory is where postconf(1) and postfix(1) are; "" is
 	// /usr/sbin.
 	CommandDirectory string
+	// QueueDirectory is queue_directory, where the master's pid file is. Find
+	// fills it, so that a master can be found, and told to reload, by one whose
+	// postconf broke meanwhile; with "" postconf is asked. A Postfix that runs
+	// keeps the one that it was started with.
+	QueueDirectory string
 	// RuntimeDirectory is where Candidate works, below a directory that only
 	// root reads; "" is /run/postcert.
 	RuntimeDirectory string
@@ -90,6 +95,13 @@ func (i Instance) nonsense(dir string, args []string, format string, more ...any
 		Path: filepath.Join(i.commandDirectory(), "postconf"), Args: append([]string{"-c", dir}, args...),
 		Err: fmt.Errorf(format, more...),
 	}
+}
+
+func (i Instance) queueDirectory(ctx context.Context) (string, error) {
+	if i.QueueDirectory != "" {
+		return i.QueueDirectory, nil
+	}
+	return i.value(ctx, "queue_directory")
 }
 
 // value is one parameter's value in main.cf or by default, expanded.

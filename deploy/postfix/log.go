@@ -31,6 +31,8 @@ const (
 	logTail    = 1 << 20 // bytes read from the end of a log file
 	logMax     = 500     // lines returned
 	journalMax = 4 << 20 // bytes read of journalctl's output
+
+	logTime = 5 * time.Second // for finding the log and reading it
 )
 
 // syslogFiles are where syslog daemons put the mail log: Debian, Red Hat.
@@ -47,6 +49,9 @@ var journalctlPaths = []string{"/usr/bin/journalctl", "/bin/journalctl"}
 // rotated, filtered or written late.
 func (i Instance) LogSince(ctx context.Context, t time.Time) ([]LogLine, error) {
 	t = t.Truncate(time.Second)
+	// What only explains must not hold up an undo.
+	ctx, cancel := context.WithTimeout(ctx, logTime)
+	defer cancel()
 	v, err := i.values(ctx, "maillog_file", "syslog_name", "multi_instance_name")
 	if err != nil {
 		// main.cf is what is broken, and then the log is wanted most. Who
@@ -83,7 +88,7 @@ func sharedLog(ctx context.Context, t time.Time) ([]LogLine, error) {
 			continue
 		}
 		r, err := program.Run(ctx, program.Command{
-			Path: path, Output: journalMax, Timeout: 10 * time.Second,
+			Path: path, Output: journalMax, Timeout: logTime,
 			Args: []string{"--output=json", "--no-pager", "--quiet", "--lines=2000",
 				"--since=@" + strconv.FormatInt(t.Unix(), 10), "SYSLOG_FACILITY=2"},
 		})

@@ -36,9 +36,9 @@ func (m Master) Visible() bool { return m.PID != 0 }
 
 // Master looks for the running master: pid file, lock, and a process of that
 // id which works in this instance's queue directory. It starts no process but
-// postconf and leaves nothing behind.
+// postconf, if the queue directory is not known, and leaves nothing behind.
 func (i Instance) Master(ctx context.Context) (Master, error) {
-	queue, err := i.value(ctx, "queue_directory")
+	queue, err := i.queueDirectory(ctx)
 	if err != nil {
 		return Master{}, err
 	}

@@ -2,8 +2,10 @@ package postfix
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -46,6 +48,8 @@ func awaitReload(ctx context.Context, queue string, pid int) error {
 		switch busy := where == "running" || strings.Contains(where, "nanosleep"); {
 		case strings.Contains(where, "ep_poll"), strings.Contains(where, "epoll"):
 			return nil // the function's name depends on how the kernel was compiled
+		case time.Since(begin) > reloadWait && deaf(pid):
+			return fmt.Errorf("%w within %s (process %d)", ErrDeaf, reloadWait, pid)
 		case !busy && time.Since(there) > fatalPause, time.Since(begin) > reloadWait:
 			return nil
 		}
@@ -55,6 +59,16 @@ func awaitReload(ctx context.Context, queue string, pid int) error {
 		case <-time.After(2 * time.Millisecond):
 		}
 	}
+}
+
+// ErrDeaf says that the master lives and has not even taken notice of a SIGHUP:
+// it is stopped, or waits for a disk or a network file system.
+var ErrDeaf = errors.New("postfix: master does not take notice of the reload; a stopped process goes on with kill -CONT")
+
+// deaf tells that a SIGHUP still waits for the process.
+func deaf(pid int) bool {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	return err == nil && hangupPending(string(status))
 }
 
 // waitsIn is the kernel function in which a process waits; "" if the kernel
@@ -89,4 +103,67 @@ func hangupPending(status string) bool {
 		}
 	}
 	return false
+}
+
+const (
+	// idleWait bounds the wait for idle processes to end.
+	idleWait = time.Second
+	// blindWait is that wait where the kernel does not say who is idle.
+	blindWait = 50 * time.Millisecond
+)
+
+// serversOf are the smtpd(8) and tlsmgr(8) processes of a master.
+func serversOf(master int) []int {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", master, master))
+	if err != nil {
+		return nil // a kernel without the list: nobody is waited for
+	}
+	var out []int
+	for _, word := range strings.Fields(string(data)) {
+		if pid, err := strconv.Atoi(word); err == nil && isServer(pid, master) {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// serverPattern is the beginning of proc_pid_stat(5): name, state, parent.
+var serverPattern = regexp.MustCompile(`^\d+ \((?:smtpd|tlsmgr)\) . (\d+) `)
+
+// isServer tells whether pid is, still, such a process of this master. It is
+// until the master has noticed its end.
+func isServer(pid, master int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	m := serverPattern.FindSubmatch(stat)
+	return err == nil && m != nil && string(m[1]) == strconv.Itoa(master)
+}
+
+// awaitIdle waits until all of these processes, which were there before a
+// reload, have ended or have a client. Those without one end within
+// milliseconds; until the master has noticed, it counts on them and starts no
+// other, and clients wait. Idle are the one that waits for events, and those
+// that wait in turn for a lock to be that one; a process that has a client waits
+// for it in poll(2). The tlsmgr(8) of before ends at once: an smtpd that still
+// meets it sleeps for a second before it asks the next one.
+func awaitIdle(ctx context.Context, master int, servers []int) {
+	for begin := time.Now(); ; {
+		idle, blind := false, false // somebody is, somebody may be
+		for _, pid := range servers {
+			if !isServer(pid, master) {
+				continue
+			}
+			where := waitsIn(pid)
+			blind = blind || where == ""
+			idle = idle || where != "" && !strings.HasPrefix(where, "poll_") && !strings.HasPrefix(where, "do_sys_poll")
+		}
+		took := time.Since(begin)
+		if !idle && (!blind || took > blindWait) || took > idleWait {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Millisecond):
+		}
+	}
 }

@@ -7,10 +7,14 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"postcert/deploy/postfix/cf"
+	"postcert/deploy/program"
+	"postcert/verify/problem"
 )
 
 // Snapshot reads the configuration as it stands. Both files are read once,
@@ -48,7 +52,28 @@ func (i Instance) snapshotOnce(ctx context.Context) (cf.Snapshot, error) {
 	case err != nil:
 		return cf.Snapshot{}, i.broken(err)
 	}
-	return cf.Parse(i.ConfigDirectory, main, master, out)
+	s, err := cf.Parse(i.ConfigDirectory, main, master, out)
+	var bad *cf.ParseError
+	if errors.As(err, &bad) {
+		// Postfix reads what we don't: a NUL byte, for one.
+		err = problem.New("config_broken", problem.At{File: bad.File, Line: bad.Line}, "%s", bad.Text)
+	}
+	return s, err
+}
+
+// Unchanged tells whether a Snapshot would be equal to s. What postconf says of
+// the same bytes is the same as long as it is the same postconf, so it is asked
+// for its version alone.
+func (i Instance) Unchanged(ctx context.Context, s cf.Snapshot) (bool, error) {
+	version, err := i.postconf(ctx, i.ConfigDirectory, "-h", "mail_version")
+	if err != nil {
+		return false, i.broken(err)
+	}
+	main, master, err := i.files()
+	if err != nil {
+		return false, err
+	}
+	return s.IsOf(strings.TrimSpace(string(version)), main.Data, master.Data), nil
 }
 
 func (i Instance) files() (main, master cf.File, err error) {
@@ -76,8 +101,9 @@ func (i Instance) outputs(ctx context.Context, dir string) (cf.Outputs, error) {
 		{nil, &out.All}, {[]string{"-n"}, &out.Set}, {[]string{"-x"}, &out.Expanded},
 		{[]string{"-M"}, &out.Services}, {[]string{"-P"}, &out.Overrides},
 	}
-	errs := make([]error, len(asked))
+	errs := make([]error, len(asked)+1)
 	var wg sync.WaitGroup
+	wg.Go(func() { errs[len(asked)] = i.judgeMain(ctx, dir) })
 	for n, a := range asked {
 		wg.Go(func() { *a.to, errs[n] = i.postconf(ctx, dir, a.args...) })
 	}
@@ -95,6 +121,18 @@ func (i Instance) outputs(ctx context.Context, dir string) (cf.Outputs, error) {
 		}
 	}
 	return out, nil
+}
+
+// judgeMain lets Postfix say what it thinks of the values in main.cf, which
+// postconf does not look at: at a size that is no number, or an owner who does
+// not exist, every daemon ends as soon as it has read it, and a reload ends
+// master(8). postmap(1) reads main.cf as they do, and this query opens no file.
+func (i Instance) judgeMain(ctx context.Context, dir string) error {
+	_, err := i.run(ctx, program.Command{
+		Path: filepath.Join(i.commandDirectory(), "postmap"), Args: []string{"-c", dir, "-q", "x", "static:x"},
+		Timeout: postconfTime,
+	})
+	return err
 }
 
 // Host is what listeners depend on beyond the configuration: this host's own

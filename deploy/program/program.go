@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -101,9 +102,12 @@ func Run(ctx context.Context, c Command) (Result, error) {
 		keep = DefaultOutput
 	}
 	stdout, stderr := &bounded{max: keep}, &bounded{max: keep}
-	cmd := command(runCtx, c, stdout, stderr)
+	cmd := command(runCtx, c)
 	start := time.Now()
-	err := cmd.Run()
+	err := cmd.start(stdout, stderr)
+	if err == nil {
+		err = cmd.wait()
+	}
 	res := Result{
 		Stdout: stdout.kept.Bytes(), Stderr: stderr.kept.Bytes(), Status: -1,
 		Truncated: stdout.cut || stderr.cut, Took: time.Since(start),
@@ -124,20 +128,71 @@ func Run(ctx context.Context, c Command) (Result, error) {
 	return res, e
 }
 
-func command(ctx context.Context, c Command, stdout, stderr io.Writer) *exec.Cmd {
+// process is a command with the pipes of its output.
+type process struct {
+	*exec.Cmd
+	streams []*stream
+}
+
+func command(ctx context.Context, c Command) *process {
 	cmd := exec.CommandContext(ctx, c.Path, c.Args...)
 	cmd.Env = append(append([]string{}, Environment...), c.Env...)
 	cmd.Dir = c.Dir
 	if cmd.Dir == "" {
 		cmd.Dir = "/"
 	}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Stdin, stdout, stderr
+	cmd.Stdin = c.Stdin
 	// postfix(1) is a shell script with children: end them all, not the first.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	// A grandchild that keeps our pipe open must not keep us waiting.
+	// A grandchild that keeps our input open must not keep us waiting.
 	cmd.WaitDelay = 2 * time.Second
-	return cmd
+	return &process{Cmd: cmd}
+}
+
+func (p *process) start(stdout, stderr io.Writer) error {
+	var ends [2]*os.File
+	for i, to := range []io.Writer{stdout, stderr} {
+		s, w, err := newStream(to)
+		if err != nil {
+			p.drop(ends[:])
+			return err
+		}
+		p.streams, ends[i] = append(p.streams, s), w
+	}
+	p.Stdout, p.Stderr = ends[0], ends[1]
+	if err := p.Cmd.Start(); err != nil {
+		p.drop(ends[:])
+		return err
+	}
+	for i, s := range p.streams {
+		ends[i].Close() // the program has its own
+		go s.copy()
+	}
+	return nil
+}
+
+// drop closes the pipes of a program that was not started.
+func (p *process) drop(ends []*os.File) {
+	for _, s := range p.streams {
+		s.from.Close()
+	}
+	for _, f := range ends {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// wait waits for the program, and for no process that it left in the background
+// with its output, as "postfix reload" leaves a postsuper(1) that looks at the
+// whole queue. What the program itself has said is in the pipes when it ends.
+func (p *process) wait() error {
+	err := p.Cmd.Wait()
+	for _, s := range p.streams {
+		err = errors.Join(err, s.end())
+	}
+	return err
 }
 
 // brief is the end of what a program said, in one line: the last lines are

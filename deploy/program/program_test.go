@@ -85,3 +85,17 @@ func TestCancel(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// What a program leaves in the background, with its output still open, is not
+// waited for, and is no failure; what the program said before it ended is all
+// there.
+func TestBackground(t *testing.T) {
+	start := time.Now()
+	r, err := Run(context.Background(), Command{Path: "/bin/sh", Args: []string{"-c", "sleep 3 & head -c 200000 /dev/zero; echo end >&2"}})
+	if err != nil || len(r.Stdout) != 200000 || string(r.Stderr) != "end\n" {
+		t.Errorf("%d bytes, %q, error %v", len(r.Stdout), r.Stderr, err)
+	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("took %v", took)
+	}
+}

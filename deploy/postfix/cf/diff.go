@@ -26,14 +26,19 @@ var ignored = map[string]bool{"process_id": true, "config_directory": true}
 // by ID.
 func Differences(before, after Snapshot) []Difference {
 	var out []Difference
-	after.Parameters = maps.Clone(after.Parameters)
-	for name := range ignored {
-		after.Parameters[name] = before.Parameters[name]
-	}
+	// The same configuration, read by one process: what it says, and what each
+	// run of postconf -x made of it, whose process id is its own.
+	xBefore, xAfter := before.with(before.Expanded), after.with(after.Expanded)
+	after = after.with(before.Parameters)
 	for _, name := range union(before.Expanded, after.Expanded) {
 		a, b := before.Expanded[name], after.Expanded[name]
-		// debugger_command and others move with process_id by reference.
-		if a != b && !ignored[name] && a != after.Effective("", name) {
+		if a == b || ignored[name] || before.printedOnceOf(after, name) {
+			continue
+		}
+		// debugger_command of the stock main.cf moves with process_id. That is no
+		// difference, if it is all that makes up the two values.
+		same := before.Effective("", name) == after.Effective("", name)
+		if !same || xBefore.Effective("", name) != a || xAfter.Effective("", name) != b {
 			out = append(out, Difference{"", name, a, b})
 		}
 	}
@@ -53,6 +58,26 @@ func Differences(before, after Snapshot) []Difference {
 		}
 	}
 	return out
+}
+
+// with is s with the ignored parameters of another reading.
+func (s Snapshot) with(reading map[string]string) Snapshot {
+	s.Parameters = maps.Clone(s.Parameters)
+	for name := range ignored {
+		s.Parameters[name] = reading[name]
+	}
+	return s
+}
+
+// printedOnceOf tells whether a parameter differs only in that postconf prints
+// it for one of the two: it prints those of the administrator's own only where
+// another parameter names them. Both files set it, to the same.
+func (s Snapshot) printedOnceOf(other Snapshot, name string) bool {
+	_, here := s.Expanded[name]
+	_, there := other.Expanded[name]
+	a, set := s.settings[name]
+	b, still := other.settings[name]
+	return here != there && set && still && a.value == b.value
 }
 
 // union is the keys of both maps, sorted.

@@ -21,7 +21,8 @@ type Service struct {
 	Overrides []Override // in order; of two with one name the last holds
 	Line      int        // physical line where the entry starts, from 1
 
-	glued bool // has "-oname=value", which postconf -P may read differently
+	glued   bool // has "-oname=value", which postconf -P may read differently
+	garbled bool // has an argument in braces that do not match, or text behind them
 }
 
 // ID names the service as postconf -M takes it: "submission/inet".
@@ -127,6 +128,9 @@ func parseEntry(l logical) (entry, error) {
 		if openBraces(w.text) {
 			e.broken = "the entry has a brace that is not closed"
 		}
+	}
+	for _, w := range words[8:] {
+		s.garbled = s.garbled || w.text[0] == '{' && balanced(w.text, '{', '}') != len(w.text)
 	}
 	rest := e.readOptions(words[8:])
 	e.more = len(rest) > 0

@@ -2,9 +2,6 @@ package cf
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -271,15 +268,10 @@ func (s Snapshot) Source(service, name string) (file string, line int) {
 	return "", 0
 }
 
-// Digest identifies what was read: the bytes of both files and the version of
-// Postfix. Equal digests mean that a plan is still about what stands there.
-func (s Snapshot) Digest() string {
-	h := sha256.New()
-	for _, b := range [][]byte{[]byte(s.Version), s.Main.Data, s.Master.Data} {
-		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(b))))
-		h.Write(b)
-	}
-	return hex.EncodeToString(h.Sum(nil))
+// IsOf tells whether s is what a Postfix of this version reads in these bytes of
+// main.cf and master.cf: then a plan made for s is still about what stands there.
+func (s Snapshot) IsOf(version string, main, master []byte) bool {
+	return version == s.Version && bytes.Equal(main, s.Main.Data) && bytes.Equal(master, s.Master.Data)
 }
 
 // ResolvePath makes a path of a parameter's value absolute: Postfix daemons

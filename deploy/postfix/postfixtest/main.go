@@ -38,12 +38,16 @@ const (
 // Main runs the tests of m in namespaces of their own and ends the process
 // with their status. Where namespaces are not permitted it fails if CI is set;
 // otherwise it runs the tests as they are, and New skips.
-func Main(m *testing.M) {
+func Main(m *testing.M) { Isolate(m.Run) }
+
+// Isolate is Main for a program that is no test: run is what it does there, and
+// its result the exit status.
+func Isolate(run func() int) {
 	switch stage := os.Getenv(stageEnv); {
 	case stage == stageInit:
 		syscall.Exit(asInit())
 	case stage == stageTest, fuzzWorker():
-		os.Exit(m.Run())
+		os.Exit(run())
 	}
 	status, err := enter()
 	if err == nil {
@@ -55,7 +59,7 @@ func Main(m *testing.M) {
 	if os.Getenv("CI") != "" {
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	os.Exit(run())
 }
 
 // Isolated tells whether the tests run in namespaces made by Main.

@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // shardEnv tells a child of Shards which of the shards it is.
@@ -18,7 +22,7 @@ const shardEnv = "POSTFIXTEST_SHARD"
 // process of this test binary, in namespaces of its own as Main makes them: it
 // has ports 25, 465 and 587, /run and /var/lib for itself. Most of what a test
 // of a mail server does is to wait, so four shards take little more than a
-// quarter of the time.
+// quarter of the time. Where many tests do this at once they take turns.
 //
 // It is called from a top-level test, as the last thing that test does: the child
 // runs the test from its beginning, up to this call. A child's output is
@@ -40,6 +44,7 @@ func Shards(t *testing.T, n int, f func(t *testing.T, shard int)) {
 	var all sync.WaitGroup
 	for shard := range n {
 		all.Go(func() {
+			defer slot(t)()
 			out, err := shardCommand(t.Name(), shard).CombinedOutput()
 			if err != nil {
 				t.Errorf("shard %d of %d: %v\n%s", shard, n, err, out)
@@ -49,6 +54,35 @@ func Shards(t *testing.T, n int, f func(t *testing.T, shard int)) {
 		})
 	}
 	all.Wait()
+}
+
+// slotsPerCore bounds the shards that run at the same time on a machine, of all
+// test binaries together. With more, handshakes wait so long for a processor
+// that a proof's deadline passes.
+const slotsPerCore = 3
+
+// slot waits until one more shard may run, and returns what ends its turn. A
+// slot is a locked file: the kernel frees those of a test that was killed.
+func slot(t *testing.T) (release func()) {
+	t.Helper()
+	dir := filepath.Join(os.TempDir(), "postfixtest-slots")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Error(err)
+		return func() {}
+	}
+	for ; ; time.Sleep(50 * time.Millisecond) {
+		for n := range slotsPerCore * runtime.NumCPU() {
+			f, err := os.OpenFile(filepath.Join(dir, strconv.Itoa(n)), os.O_RDWR|os.O_CREATE, 0o600)
+			if err != nil {
+				t.Error(err)
+				return func() {}
+			}
+			if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+				return func() { f.Close() }
+			}
+			f.Close()
+		}
+	}
 }
 
 // shardCommand is this binary, told to run one test for one shard.

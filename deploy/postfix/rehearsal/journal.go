@@ -148,11 +148,15 @@ func (l line) String() string {
 // candidate's.
 var blame = regexp.MustCompile(`TLS|SSL|X509|certificate|private key|chain file|cipher`)
 
+// clientLeft is how a failed handshake ends that the client gave up: that is us,
+// after Timeout, and says that this host is slow, nothing about the candidate.
+var clientLeft = regexp.MustCompile(`: (lost connection|Broken pipe|Connection (reset by peer|timed out))$`)
+
 // blames tells whether l is a complaint about the candidate: about TLS, or with
 // one of the needles, the names of kept parameters and the files they name.
 func blames(l line, needles []string) bool {
 	if l.severity == "" {
-		return strings.HasPrefix(l.text, "SSL_accept error")
+		return strings.HasPrefix(l.text, "SSL_accept error") && !clientLeft.MatchString(l.text)
 	}
 	return blame.MatchString(l.text) || slices.ContainsFunc(needles, func(n string) bool { return strings.Contains(l.text, n) })
 }

@@ -155,6 +155,9 @@ func TestParse(t *testing.T) {
 		{"a handshake", "Nov 20 21:11:15 mx rehearsal/smtp/smtpd[1]: SSL_accept error from localhost[127.0.0.1]: -1",
 			line{tag: "rehearsal/smtp", program: "smtpd", text: "SSL_accept error from localhost[127.0.0.1]: -1"},
 			"rehearsal/smtp/smtpd: SSL_accept error from localhost[127.0.0.1]: -1", true},
+		{"a client that left", "Nov 20 21:11:15 mx rehearsal/smtp/smtpd[1]: SSL_accept error from localhost[127.0.0.1]: Broken pipe",
+			line{tag: "rehearsal/smtp", program: "smtpd", text: "SSL_accept error from localhost[127.0.0.1]: Broken pipe"},
+			"rehearsal/smtp/smtpd: SSL_accept error from localhost[127.0.0.1]: Broken pipe", false},
 		{"something else", "hello", line{text: "hello"}, "hello", false},
 		{"not text", "\xff\x00\n", line{text: "?"}, "?", false},
 	}

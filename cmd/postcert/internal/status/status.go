@@ -96,13 +96,17 @@ type Store struct {
 	Path func(instance, name string) (string, error)
 }
 
+// maxRecord is more than any record has, in bytes.
+const maxRecord = 1 << 20
+
 // Read returns the record of a certificate, or nil if there is none.
 func (s Store) Read(instance, name string) (*Record, error) {
 	path, err := s.Path(instance, name)
 	if err != nil {
 		return nil, err
 	}
-	data, err := os.ReadFile(path)
+	// What is no file of ours is not followed, not waited for and not read.
+	data, err := atomicfile.ReadFile(atomicfile.OS, path, maxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -159,11 +163,13 @@ func (s Store) Record(u Update) error {
 	if err != nil {
 		return err
 	}
-	if err := atomicfile.MkdirAll(atomicfile.OS, filepath.Dir(path)); err != nil {
+	dir := filepath.Dir(path)
+	if err := atomicfile.MkdirAll(atomicfile.OS, dir); err != nil {
 		return err
 	}
-	// What killed runs left. A younger file may be that of a run which is at work.
-	if _, err := atomicfile.Sweep(atomicfile.OS, filepath.Dir(path), time.Now().Add(-time.Minute)); err != nil {
+	// What a run left that was killed right here. A younger file may be the one
+	// that another run is about to rename.
+	if _, err := atomicfile.Sweep(atomicfile.OS, dir, time.Now().Add(-time.Minute)); err != nil {
 		return err
 	}
 	return atomicfile.Write(atomicfile.OS, path, append(data, '\n'), atomicfile.Attr{Mode: 0o600})

@@ -1,0 +1,152 @@
+// Command bench measures what a renewal with postcert costs, as ratios to what
+// the same costs by hand, in one run on one machine.
+//
+//	go run ./contrib/bench            the table, in about two minutes; as root
+//	go run ./contrib/bench -check     and status 1 if a bound is missed
+//	go run ./contrib/bench -ahead     on a machine that does other work, too
+//	go run ./contrib/bench -renewals 500
+//
+// Everything happens in namespaces of its own, on two private Postfix instances
+// that are as Debian installs them, with submission and submissions: one that
+// postcert renews, one that is renewed by hand. Their files are on the disk
+// that holds the temporary directory, as a host's are on a disk, so that the
+// fsync(2) calls of a transaction cost what they cost; -memory puts them into
+// memory.
+//
+// The contestants take turns, round after round, so that a machine that is busy
+// for a while slows all of them. Each is given a new certificate before its
+// turn, and is asked by openssl after it whether that certificate is served.
+//
+//	postcert  install-cert: verify, rehearse, install, reload, prove 25/587/465
+//	by hand   cp, postconf -e, postfix check, postfix reload, openssl s_client x 3
+//	no pause  the same, with main.cf set back in time after postconf -e: programs
+//	          that read a main.cf of the last 2 s wait until it has cooled down
+//	floor     what cannot be left out: postfix check beside a rehearsal, postfix
+//	          reload, a bare handshake for each listener
+//	tls       postfix tls deploy-server-cert, postfix reload; it proves nothing
+//
+// An idle host has not touched its configuration for an hour. On a hot one
+// main.cf and master.cf were written just before each turn, so that Postfix's
+// own commands pause for all contestants, postcert included.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"testing"
+
+	"postcert/deploy/postfix/postfixtest"
+)
+
+func main() {
+	if launched(os.Args) {
+		return
+	}
+	postfixtest.Isolate(func() int { return run(os.Args[1:], os.Stdout, os.Stderr) })
+}
+
+// settings are the flags.
+type settings struct {
+	postcert string  // binary; "" builds one
+	rounds   int     // of idle contests
+	hot      int     // rounds of hot contests
+	renewals int     // for the percentiles
+	slack    float64 // what bounds are multiplied by
+	memory   bool    // files in memory
+	ahead    bool    // of all other processes
+	without  string  // contestant that is left out
+	check    bool
+	json     bool
+}
+
+func parse(args []string, stderr io.Writer) (settings, error) {
+	var s settings
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.StringVar(&s.postcert, "postcert", "", "measure this static `FILE` instead of building one")
+	f.IntVar(&s.rounds, "rounds", 9, "rounds on an idle host; at least 7")
+	f.IntVar(&s.hot, "hot", 7, "rounds on a host whose configuration was just edited; 0 leaves them out")
+	f.IntVar(&s.renewals, "renewals", 0, "also this many renewals in a row, for percentiles")
+	f.Float64Var(&s.slack, "slack", 1, "multiply the bounds by this: a shared machine is noisy")
+	f.BoolVar(&s.memory, "memory", false, "keep all files in memory: what fsync costs is left out")
+	f.BoolVar(&s.ahead, "ahead", false, "run ahead of all other processes (SCHED_RR, sched(7)), so that what else the machine does hardly counts")
+	f.BoolVar(&s.check, "check", false, "exit with status 1 if a bound is missed")
+	f.BoolVar(&s.json, "json", false, "one JSON object in place of the table")
+	err := f.Parse(args)
+	switch {
+	case err != nil:
+	case f.NArg() > 0:
+		err = fmt.Errorf("unexpected argument %q", f.Arg(0))
+	case s.rounds < 7:
+		err = errors.New("-rounds: fewer than 7 say nothing")
+	}
+	return s, err
+}
+
+func run(args []string, stdout, stderr io.Writer) (status int) {
+	s, err := parse(args, stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return 0
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "bench:", err)
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	rep, err := outsideTests(ctx, func(t testing.TB) report { return measure(ctx, t, s, stderr) })
+	if err != nil {
+		fmt.Fprintln(stderr, "bench:", err)
+		return 1
+	}
+	if s.json {
+		enc := json.NewEncoder(stdout)
+		enc.SetIndent("", "  ")
+		err = enc.Encode(rep)
+	} else {
+		err = rep.print(stdout)
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "bench:", err)
+		return 1
+	}
+	if s.check && len(rep.missed()) > 0 {
+		return 1
+	}
+	return 0
+}
+
+// measure does all that s asks for. What it is at goes to progress.
+func measure(ctx context.Context, t testing.TB, s settings, progress io.Writer) report {
+	rep := report{Slack: s.slack}
+	binary := s.postcert
+	if binary == "" {
+		fmt.Fprintln(progress, "building postcert")
+		binary = build(t)
+	}
+	if s.ahead {
+		goAhead(t)
+	}
+	onDisk(t, s.memory)
+	h := newHost(t, binary)
+	h.without = s.without
+	rep.Sync = syncCost(t, h.ours.Dir)
+	rep.Idle = h.contest(ctx, "idle", s.rounds, progress)
+	if s.hot > 0 {
+		rep.Hot = h.contest(ctx, "hot", s.hot, progress)
+	}
+	fmt.Fprintln(progress, "memory, start, size")
+	rep.Footprint = h.footprint()
+	if s.renewals > 0 {
+		rep.Renewals = h.renewals(ctx, s.renewals, progress)
+	}
+	rep.Bounds = rep.bounds()
+	return rep
+}
