@@ -77,27 +77,18 @@ func (e lifeEngine) journal() Journal {
 	return j
 }
 
-// replace is Postfix's own protocol, as deploy/postfix follows it: the new file
-// has a fixed name, which whoever comes next removes.
+// replace compares before it writes, as the one of deploy/postfix does. That
+// one's temporary file has a fixed name; here it is one of ours, because Digest
+// takes all of those for one.
 func (e lifeEngine) replace(path string, want, data State) error {
 	now, err := Capture(e.fs, path)
+	if err == nil && !now.SameContent(want) {
+		err = errors.New("changed by somebody else")
+	}
 	if err != nil {
 		return err
 	}
-	if !now.SameContent(want) {
-		return errors.New("changed by somebody else")
-	}
-	temp := path + ".tmp"
-	if err := e.fs.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if _, err := atomicfile.Create(e.fs, temp, data.Data, data.Attr); err != nil {
-		return err
-	}
-	if err := e.fs.Rename(temp, path); err != nil {
-		return err
-	}
-	return e.fs.SyncDir(filepath.Dir(path))
+	return atomicfile.Write(e.fs, path, data.Data, data.Attr)
 }
 
 // settle is what each run does first, and "postcert recover" alone.
@@ -113,9 +104,6 @@ func (e lifeEngine) settle() error {
 		return err
 	}
 	if tx != nil {
-		if err := e.fs.Remove(lifeMain + ".tmp"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
 		if tx.Phase() == "done" {
 			err = e.finish(tx)
 		} else {

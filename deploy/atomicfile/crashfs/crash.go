@@ -30,17 +30,11 @@ const (
 
 func (m Model) String() string { return [...]string{"ordered", "weak"}[m] }
 
-// limit bounds what Crashes yields. A program that syncs has a handful of
-// pending changes and all their combinations are below it; one that does not
-// has more, and gets the extremes, each single change lost or kept, and a
-// random sample, the same in each run.
-const limit = 400
-
 // choice is one thing that a crash decides: options are applied to the copy.
 type choice []func()
 
 // Crashes yields each file system that a power cut now can leave. All of it is
-// on disk in them. Their number is bounded; see limit.
+// on disk in them. Their number is bounded; see [FS.Limit].
 func (f *FS) Crashes(m Model) iter.Seq[*FS] {
 	return func(yield func(*FS) bool) {
 		for _, pick := range f.picks(m) {
@@ -78,6 +72,10 @@ func (f *FS) twoNames() bool {
 
 // picks returns one option index per choice, for each crash.
 func (f *FS) picks(m Model) [][]int {
+	limit := f.Limit
+	if limit == 0 {
+		limit = 400
+	}
 	var sizes []int
 	total := 1
 	for _, options := range f.Clone().choices(m) {
@@ -85,7 +83,7 @@ func (f *FS) picks(m Model) [][]int {
 		total = min(total*len(options), limit+1)
 	}
 	if total > limit {
-		return sample(sizes)
+		return sample(sizes, limit)
 	}
 	all := [][]int{{}}
 	for _, n := range sizes {
@@ -100,7 +98,7 @@ func (f *FS) picks(m Model) [][]int {
 	return all
 }
 
-func sample(sizes []int) [][]int {
+func sample(sizes []int, limit int) [][]int {
 	nothing, everything := make([]int, len(sizes)), make([]int, len(sizes))
 	for i, n := range sizes {
 		everything[i] = n - 1

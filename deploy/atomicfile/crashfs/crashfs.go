@@ -51,6 +51,12 @@ type FS struct {
 	// leaves it as it is.
 	Canonical func([]byte) []byte
 
+	// Limit bounds what Crashes yields; 0 is 400. A program that syncs has a
+	// handful of pending changes and all their combinations are below it; one
+	// that does not has more, and gets the extremes, each single change lost or
+	// kept, and a random sample, the same in each run.
+	Limit int
+
 	root *inode
 	ids  uint64
 	seq  int // number of the last change of a name
@@ -386,5 +392,5 @@ func (f *FS) Clone() *FS {
 		}
 		return &c
 	}
-	return &FS{root: copyOf(f.root), ids: f.ids, seq: f.seq, kept: f.kept, Canonical: f.Canonical}
+	return &FS{root: copyOf(f.root), ids: f.ids, seq: f.seq, kept: f.kept, Canonical: f.Canonical, Limit: f.Limit}
 }
