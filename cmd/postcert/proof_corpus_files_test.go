@@ -43,12 +43,12 @@ const corpusDir = "../../testdata/corpus/"
 func corpus(t testing.TB) []corpusPair {
 	t.Helper()
 	mains, masters := texts(t, "main.txt"), texts(t, "master.txt")
-	_, table, found := strings.Cut(readCorpus(t, "pairs.txt"), "\n\n")
-	if _, table, found = strings.Cut(table, "\n\n"); !found {
+	parts := strings.SplitN(readCorpus(t, "pairs.txt"), "\n\n", 3)
+	if len(parts) < 3 {
 		t.Fatal("pairs.txt has no table")
 	}
 	var out []corpusPair
-	for line := range strings.Lines(table) {
+	for line := range strings.Lines(parts[2]) {
 		f := strings.Fields(line)
 		if len(f) < 2 || mains[f[0]] == "" || masters[f[1]] == "" {
 			t.Fatalf("pairs.txt: %q names no text", line)
