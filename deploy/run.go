@@ -139,7 +139,7 @@ func (e *Engine) stateProblem(ctx context.Context, err error) error {
 		return err
 	}
 	var refused *atomicfile.RefusedError
-	if errors.As(err, &refused) {
+	if errors.As(err, &refused) && refused.Reason != atomicfile.NotDirectory {
 		return untrusted(e.StateDir, err)
 	}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {

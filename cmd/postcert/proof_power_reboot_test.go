@@ -34,14 +34,14 @@ type rebootMoment struct{ point, right string }
 // says that the change is proven, which takes six operations, it is undone.
 var rebootMoments = []rebootMoment{
 	{"journal end", "old"},
-	{"commit begin + 4", "old"},
+	{"commit begin, op 4", "old"},
 	{"commit end", "old"},
 	{"reload begin", "old"},
 	{"reload end", "old"},
 	{"prove begin", "old"},
 	{"prove end", "old"},
-	{"confirm begin + 1", "old"},
-	{"confirm begin + 7", "new"},
+	{"confirm begin, op 1", "old"},
+	{"confirm begin, op 7", "new"},
 }
 
 func (p *powerHost) reboot(c change, m rebootMoment, way int) {

@@ -22,7 +22,7 @@ import (
 // through the seams of app alone: events, file operations, calls of the MTA.
 //
 //	kill   "commit begin"   SIGKILL at that event
-//	       "commit begin + 3"
+//	       "commit begin, op 3"
 //	                        SIGKILL before the 3rd such operation after that event
 //	       "op 17"          SIGKILL before the 17th file operation that changes something
 //	       "torn replace"   SIGKILL in the middle of replacing main.cf
@@ -130,7 +130,7 @@ func (w *world) happen(e deploy.Event) {
 	if w.kill == name {
 		dieNow()
 	}
-	if n, ok := strings.CutPrefix(w.kill, name+" + "); ok {
+	if n, ok := strings.CutPrefix(w.kill, name+", op "); ok {
 		more, _ := strconv.Atoi(n)
 		w.kill = "op " + strconv.Itoa(w.changes+more)
 	}
