@@ -293,7 +293,11 @@ func TestNotReplaceable(t *testing.T) {
 			h.t = t
 			undo := tc.spoil(t)
 			defer undo()
-			h.refuses(statusRefused, "config_not_replaceable", "install-cert", good)
+			id := "config_not_replaceable"
+			if tc.name == "no room" {
+				id = "disk_full"
+			}
+			h.refuses(statusRefused, id, "install-cert", good)
 		})
 	}
 	h.t = t

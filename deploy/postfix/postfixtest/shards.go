@@ -61,11 +61,13 @@ func Shards(t *testing.T, n int, f func(t *testing.T, shard int)) {
 // that a proof's deadline passes.
 const slotsPerCore = 3
 
+const slotDirectory = "postfixtest-slots"
+
 // slot waits until one more shard may run, and returns what ends its turn. A
 // slot is a locked file: the kernel frees those of a test that was killed.
 func slot(t *testing.T) (release func()) {
 	t.Helper()
-	dir := filepath.Join(os.TempDir(), "postfixtest-slots")
+	dir := filepath.Join(os.TempDir(), slotDirectory)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Error(err)
 		return func() {}
