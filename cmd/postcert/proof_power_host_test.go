@@ -122,14 +122,16 @@ func (p *powerHost) killEverything() {
 	p.t.Fatal("processes do not end")
 }
 
-// running are all processes of this namespace that have not ended.
+// running are all processes of this namespace that have not ended. One that is
+// about to end has its sockets and locks until it is a zombie.
 func running() []int {
 	var out []int
-	links, _ := filepath.Glob("/proc/[0-9]*/exe")
-	for _, link := range links {
-		var pid int
-		if _, err := os.Readlink(link); err == nil { // a zombie has none
-			fmt.Sscanf(link, "/proc/%d/exe", &pid)
+	files, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, file := range files {
+		stat, err := os.ReadFile(file) // proc(5): pid (comm) state ...
+		if end := bytes.LastIndexByte(stat, ')'); err == nil && end > 0 && !bytes.HasPrefix(stat[end:], []byte(") Z")) {
+			var pid int
+			fmt.Sscanf(file, "/proc/%d/stat", &pid)
 			out = append(out, pid)
 		}
 	}
