@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -177,6 +178,12 @@ func (i *Instance) makeConfig(o Options) error {
 		address = "loopback-only"
 	}
 	main := fmt.Sprintf(baseMain, i.Dir, address)
+	// A parameter that is set twice is a warning of each process, in the log. A
+	// postlogd(8) that starts while its socket is full of them writes its own
+	// there, too, and waits for itself for ever, and all others for it.
+	if slices.ContainsFunc(o.Main, func(line string) bool { return strings.HasPrefix(line, "inet_protocols =") }) {
+		main = strings.Replace(main, "inet_protocols = all\n", "", 1)
+	}
 	if o.Cert != "" {
 		main += fmt.Sprintf(tlsMain, o.Cert)
 	}
