@@ -59,7 +59,7 @@ func Shards(t *testing.T, n int, f func(t *testing.T, shard int)) {
 // slotsPerCore bounds the shards that run at the same time on a machine, of all
 // test binaries together. With more, handshakes wait so long for a processor
 // that a proof's deadline passes.
-const slotsPerCore = 3
+const slotsPerCore = 5
 
 const slotDirectory = "postfixtest-slots"
 
