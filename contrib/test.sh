@@ -51,6 +51,7 @@ stage() {
 }
 
 packages='postfix postfix-mysql postfix-pcre openssl gcc libc6-dev acl attr patch strace procps iproute2 util-linux e2fsprogs ca-certificates'
+[ "$form" != -long ] || packages="$packages xfsprogs btrfs-progs"
 programs='openssl gcc patch setfacl setfattr strace ps ip unshare mkfs.ext4 chattr'
 
 installed() {
@@ -179,6 +180,9 @@ race_tests() {
 	finish race 'go test -race' "$begin"
 }
 
+# These proofs wait for minutes, or are not yet proven themselves: -long only.
+later='^TestProof(DamagedConfiguration|Queue|OpenSSL|Peers)$'
+
 # proofs runs the tests named TestProof..., which measure, without the race
 # detector: one package after the other, as they share their work out themselves.
 proofs() {
@@ -192,7 +196,7 @@ proofs() {
 	[ -n "$with" ] || return 0
 	CGO_ENABLED=0
 	export CGO_ENABLED
-	go_test proof -p 1 -run '^TestProof[A-Z]' $with
+	go_test proof -p 1 -run '^TestProof[A-Z]' -skip "$later" $with
 	unset CGO_ENABLED
 	finish proof 'proofs' "$begin"
 }
@@ -223,7 +227,7 @@ short=
 noskip=
 case $form in
 -short) short=-short ;;
--long) limit=12h; export POSTCERT_LONG=1 ;;
+-long) limit=12h; later='^$'; export POSTCERT_LONG=1 ;;
 esac
 [ -z "${CI-}" ] || noskip=-noskip
 race_tests "$@"
