@@ -52,7 +52,6 @@ var badReloads = []badReload{
 	{name: "master dies at the reload", at: "reload begin", shell: "kill -KILL $MASTER; sleep 0.2", want: []int{4}, limit: soon},
 	{name: "master dies after the reload, renewal", at: "prove begin", shell: "kill -KILL $MASTER", renewal: true, want: []int{4}, limit: soon},
 	{name: "Postfix does not run", first: "kill -TERM $MASTER; while kill -0 $MASTER 2>/dev/null; do sleep 0.1; done", want: []int{9}, says: []string{"not running"}, limit: soon},
-	{name: "postfix check fails", o: postfixtest.Options{}, first: "sed -i 's/^postlog /#ostlog /' $CONFIG/master.cf", mend: "sed -i 's/^#ostlog /postlog /' $CONFIG/master.cf", want: []int{0}, says: []string{"[postfix_check]", "postlog"}, limit: soon},
 	{name: "the queue directory gets wrong permissions", at: "commit end", shell: "chmod 700 $QUEUE", mend: "chmod 755 $QUEUE", want: []int{0, 4, 5}, limit: twoAsks},
 	{name: "private/ vanishes", at: "commit end", shell: "mv $QUEUE/private $QUEUE/private.away", mend: "mv $QUEUE/private.away $QUEUE/private", want: []int{5}, limit: twoAsks},
 	{name: "private/ vanishes for 3 s", at: "commit end", shell: "mv $QUEUE/private $QUEUE/private.away; " + later(3, "mv $QUEUE/private.away $QUEUE/private"), want: []int{0, 4}, limit: twoAsks},
