@@ -2,6 +2,8 @@ package deploy
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,6 +45,7 @@ type note struct {
 	Boot       string            `json:"boot"` // kernel's id of the boot it happened in
 	Edits      []cf.Edit         `json:"edits"`
 	Baseline   []baseline        `json:"baseline"`
+	Files      map[string]string `json:"files"` // SHA-256 of main.cf and master.cf before the change, in hex, by path
 	Time       time.Time         `json:"time"`
 }
 
@@ -146,7 +149,7 @@ func (r *run) restore(ctx context.Context, n note) error {
 		if err != nil || m.Running {
 			// Where the master cannot be looked at it may run all the same.
 			var how string
-			rerr := r.survives(ctx, m)
+			rerr := r.survives(ctx, n, m)
 			if rerr == nil {
 				how, rerr = r.reload(ctx)
 			}
@@ -168,7 +171,10 @@ func (r *run) restore(ctx context.Context, n note) error {
 // survives refuses the reload of an undo at which the master would end because
 // of what somebody wrote into the configuration meanwhile. The files are
 // restored then; the running master starts its next processes with them.
-func (r *run) survives(ctx context.Context, m Master) error {
+func (r *run) survives(ctx context.Context, n note, m Master) error {
+	if n.asBefore() {
+		return nil // the master has run with it; and postconf may be what is broken
+	}
 	// A postconf that hangs must not hold up the undo.
 	short, cancel := context.WithTimeout(ctx, undoReload)
 	defer cancel()
@@ -180,6 +186,23 @@ func (r *run) survives(ctx context.Context, m Master) error {
 		return nil // not known: the reload will tell
 	}
 	return deadly(s, r.Host, m.PID).Err()
+}
+
+// asBefore tells whether main.cf and master.cf are what they were before the
+// change, byte for byte.
+func (n note) asBefore() bool {
+	for path, want := range n.Files {
+		data, err := os.ReadFile(path)
+		if err != nil || digest(data) != want {
+			return false
+		}
+	}
+	return len(n.Files) > 0
+}
+
+func digest(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
 }
 
 // undoReload is how long an undo waits for "postfix reload", which takes a
@@ -241,7 +264,10 @@ func (p *Plan) note(generation int, began time.Time) note {
 	n := note{
 		Instance: p.Instance, Name: p.Name, Reason: p.Change.Reason, Generation: generation,
 		Running: p.Running.Running, Unit: p.Running.Unit, Cgroups: p.Running.Cgroups, Configures: p.Configures(),
-		Time: began, Boot: bootID(), Edits: p.Edits,
+		Time: began, Boot: bootID(), Edits: p.Edits, Files: map[string]string{},
+	}
+	for _, f := range []cf.File{p.Before.Main, p.Before.Master} {
+		n.Files[f.Path] = digest(f.Data)
 	}
 	if !p.Pair.IsZero() {
 		n.Leaf = p.Pair.Fingerprint()

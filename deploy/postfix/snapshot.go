@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -61,6 +62,9 @@ func (i Instance) snapshotOnce(ctx context.Context) (cf.Snapshot, error) {
 	return s, err
 }
 
+// versionForm is what mail_version looks like: 3.7.11, 3.12-20260101.
+var versionForm = regexp.MustCompile(`^[0-9]+\.[0-9]+[-.0-9A-Za-z]*$`)
+
 // Unchanged tells whether a Snapshot would be equal to s. What postconf says of
 // the same bytes is the same as long as it is the same postconf, so it is asked
 // for its version alone.
@@ -69,11 +73,15 @@ func (i Instance) Unchanged(ctx context.Context, s cf.Snapshot) (bool, error) {
 	if err != nil {
 		return false, i.broken(err)
 	}
+	said := strings.TrimSpace(string(version))
+	if !versionForm.MatchString(said) {
+		return false, i.nonsense(i.ConfigDirectory, []string{"-h", "mail_version"}, "it did not print a version")
+	}
 	main, master, err := i.files()
 	if err != nil {
 		return false, err
 	}
-	return s.IsOf(strings.TrimSpace(string(version)), main.Data, master.Data), nil
+	return s.IsOf(said, main.Data, master.Data), nil
 }
 
 func (i Instance) files() (main, master cf.File, err error) {
