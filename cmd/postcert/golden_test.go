@@ -188,11 +188,11 @@ var normalised = []struct {
 	{regexp.MustCompile(`"(took_ms|timeout_ms)": \d+`), `"$1": 0`},
 	{regexp.MustCompile(`"attempts": \d+`), `"attempts": 1`},
 	{regexp.MustCompile(`"cipher": "[A-Z0-9_]+"`), `"cipher": "CIPHER"`},
+	{regexp.MustCompile(`lineage-\d+`), "lineage"}, // before what would take its digits for hexadecimal
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`), "TIME"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d( \d\d:\d\d:\d\d)?`), "DATE"},
 	{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "SHA256"},
 	{regexp.MustCompile(`\b[0-9a-f]{8,40}\b(\.{3}|…)?`), "HEX"},
-	{regexp.MustCompile(`lineage-\d+`), "lineage"},
 	{regexp.MustCompile(`"version": "[^"]*"`), `"version": "VERSION"`},
 }
 

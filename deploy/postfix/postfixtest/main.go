@@ -180,7 +180,17 @@ func prepare() error {
 	if err := loopbackUp(); err != nil {
 		return err
 	}
+	roomyDatagrams()
 	return addAddress("lo:1", netip.MustParseAddr(SecondAddress))
+}
+
+// roomyDatagrams lets a datagram socket hold as many messages as systemd lets it
+// at boot. A new network namespace has the kernel's 10, and with those a reload
+// can stop Postfix for good: a postlogd that starts while its socket is full, and
+// has a warning of its own to log, waits for itself, and every daemon for it.
+// Where the value cannot be set the tests run as they are.
+func roomyDatagrams() {
+	_ = os.WriteFile("/proc/sys/net/unix/max_dgram_qlen", []byte("512\n"), 0)
 }
 
 // overlay lets dir be changed with the changes kept in scratch, which lies in
