@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"postcert/deploy/atomicfile"
@@ -18,6 +20,7 @@ import (
 // foresee finds at plan time what would make the commit or the reload fail.
 func (e *Engine) foresee(p *Plan) {
 	p.replaceable()
+	p.logStalls(datagramLimit())
 	if len(p.Expect) == 0 && len(p.Problems.Errors()) == 0 && !p.Change.Release {
 		p.Problems = append(p.Problems, problem.New("tls_not_enabled", problem.At{File: p.Instance},
 			"no listener of %s offers TLS that could be proven", p.Instance))
@@ -129,6 +132,40 @@ func deadly(s cf.Snapshot, host cf.Host, master int) problem.List {
 		}
 	}
 	return out
+}
+
+// socketLimit is how many datagrams a socket holds that nobody has read yet.
+const socketLimit = "/proc/sys/net/unix/max_dgram_qlen"
+
+// logStalls warns of a trap of Postfix. With maillog_file every daemon sends its
+// lines to postlogd's socket. After a reload they all start anew, postlogd too,
+// and each warns of main.cf's overridden settings. If those warnings fill the
+// socket before postlogd reads it, postlogd waits there to send its own, for
+// itself, and every daemon waits for it: no mail until Postfix is restarted.
+// limit is the socket's, in lines.
+func (p *Plan) logStalls(limit int) {
+	if !p.Running.Running || p.Before.Effective("", "maillog_file") == "" {
+		return
+	}
+	overridden := p.Before.Overridden()
+	starting, err := strconv.Atoi(p.Before.Effective("", "default_process_limit"))
+	if err != nil || len(overridden) == 0 || len(overridden)*starting < limit {
+		return
+	}
+	o := overridden[0]
+	p.Problems = append(p.Problems, problem.Warn("log_socket_small", problem.At{File: p.Before.Main.Path, Line: o.Line, Parameter: o.Name},
+		"main.cf sets %s more than once, of which every daemon warns when it starts (maillog_file, %d such lines a daemon); a busy host's daemons can fill postlogd's socket (%d lines) at a reload, and then Postfix waits for itself",
+		o.Name, len(overridden), limit))
+}
+
+// datagramLimit is the value of socketLimit, or the kernel's own default.
+func datagramLimit() int {
+	data, err := os.ReadFile(socketLimit)
+	n, bad := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil || bad != nil {
+		return 10
+	}
+	return n
 }
 
 func isDirectory(path string) bool {

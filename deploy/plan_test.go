@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"postcert/deploy/postfix/cf"
@@ -51,6 +52,37 @@ func TestPlanned(t *testing.T) {
 			p.Change.Release = true
 			if got := p.planned(tt.d); got != tt.release {
 				t.Errorf("planned by a release: %v, want %v", got, tt.release)
+			}
+		})
+	}
+}
+
+// A log socket that the warnings of starting daemons can fill is warned of, and
+// no other one.
+func TestLogStalls(t *testing.T) {
+	const twice, same = "a = 1\na = 2\n", "a = 1\na = 1\n"
+	for _, tt := range []struct {
+		name, main, logFile, processes string
+		running                        bool
+		limit, line                    int // line: of the warning, 0 for none
+	}{
+		{"the kernel's default", "b = 0\n" + twice, "/var/log/x", "100", true, 10, 2},
+		{"the default of systemd", twice, "/var/log/x", "100", true, 512, 0},
+		{"many overridden", strings.Repeat(twice, 3), "/var/log/x", "100", true, 499, 1},
+		{"many processes", twice, "/var/log/x", "1000", true, 512, 1},
+		{"the same value", same, "/var/log/x", "100", true, 10, 0},
+		{"syslog", twice, "", "100", true, 10, 0},
+		{"stopped", twice, "/var/log/x", "100", false, 10, 0},
+		{"no number", twice, "/var/log/x", "many", true, 10, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := &Plan{}
+			p.Running.Running = tt.running
+			p.Before.Main = cf.File{Path: "/m", Data: []byte(tt.main)}
+			p.Before.Parameters = map[string]string{"maillog_file": tt.logFile, "default_process_limit": tt.processes}
+			p.logStalls(tt.limit)
+			if got := p.Problems; len(got) != min(tt.line, 1) || len(got) == 1 && (got[0].ID != "log_socket_small" || got[0].At.Line != tt.line) {
+				t.Errorf("problems %+v, want a warning at line %d", got, tt.line)
 			}
 		})
 	}

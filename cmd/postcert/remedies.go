@@ -109,6 +109,7 @@ var remedies = map[string]string{
 	"history_full":               "make room before the next change: df -h {file}; df -i {file}",
 	"postfix_check_slow":         "nothing, if the queue is meant to be that large: mailq | tail -1",
 	"journal_open":               "mend what it names (a full disk, a read-only file system); then: postcert recover",
+	"log_socket_small":           "remove the setting without effect (postconf shows the one that holds), or make the socket larger before Postfix starts: sysctl net.unix.max_dgram_qlen=512",
 	"reload_by_signal":           "mend what stands in its way: postfix reload must work before the next change",
 	"rehearsal_not_run":          "mend what stands in its way (make room, if it is a full disk), or take the risk: --no-rehearsal",
 	"rehearsal_refused":          "this host's Postfix cannot serve this pair; the log lines above say why. Nothing was changed",

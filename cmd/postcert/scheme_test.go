@@ -133,6 +133,22 @@ func TestS16Naming(t *testing.T) {
 
 // S16: what could not be put back byte by byte is not edited. What is kept for
 // an undo and a release is JSON, which knows UTF-8 only.
+// The trap of a full log socket is told before the reload. The socket has its
+// size from the moment in which master made it.
+func TestS16LogSocket(t *testing.T) {
+	const limit = "/proc/sys/net/unix/max_dgram_qlen"
+	before, err := os.ReadFile(limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(limit, []byte("10\n"), 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.WriteFile(limit, before, 0) })
+	h := newHost(t, postfixtest.Options{Only25: true, Main: []string{"mydestination = a.test", "mydestination = b.test"}})
+	h.postcert("install-cert", h.lineage(certtest.Leaf{}), "--dry-run").want(0).says("[log_socket_small]")
+}
+
 func TestS16ValueNotUTF8(t *testing.T) {
 	h := newHost(t, postfixtest.Options{})
 	old, leaf := h.trusted(certtest.Leaf{})

@@ -107,6 +107,30 @@ func parseMain(name, data string) ([]setting, error) {
 	return out, nil
 }
 
+// Overridden are the settings of main.cf that a later one with the same name and
+// another value replaces. Every Postfix process warns of each when it starts.
+func (s Snapshot) Overridden() []Overridden {
+	lines, err := parseMain(s.Main.Path, string(s.Main.Data))
+	if err != nil {
+		return nil // Parse would have said so
+	}
+	var out []Overridden
+	last := map[string]setting{}
+	for _, l := range lines {
+		if before, set := last[l.name]; set && before.value != l.value {
+			out = append(out, Overridden{l.name, before.line})
+		}
+		last[l.name] = l
+	}
+	return out
+}
+
+// Overridden is a setting of main.cf without effect.
+type Overridden struct {
+	Name string
+	Line int // of main.cf, from 1
+}
+
 // parameters reads lines "name = value". Continuation lines (postconf -f)
 // are joined; warnings and anything else is skipped.
 func parameters(out []byte) map[string]string {

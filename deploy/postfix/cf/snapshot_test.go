@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -256,5 +259,29 @@ func TestDiffApplies(t *testing.T) {
 				t.Errorf("%s: patched to %q, want %q", r.name, got, pair[1])
 			}
 		}
+	}
+}
+
+// What is overridden is what a Postfix program warns of: postmap reads main.cf
+// as the daemons do.
+func TestOverridden(t *testing.T) {
+	need(t, "postconf", "postmap")
+	main := "mydomain = a.test\nmyhostname = m.a.test\nmydomain=a.test\n# c\nmyhostname = n.a.test\nmyhostname =\n  m.a.test\nbiff = {no}\nbiff = no\n"
+	dir := configuration(t, main, "")
+	cmd := exec.Command("postmap", "-c", dir, "-q", "x", "inline:{x=y}")
+	cmd.Env = []string{"LC_ALL=C", "PATH=" + os.Getenv("PATH")}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("postmap: %v: %s", err, out)
+	}
+	var want, got []string
+	for _, m := range regexp.MustCompile(`overriding earlier entry: (\w+)=`).FindAllSubmatch(out, -1) {
+		want = append(want, string(m[1]))
+	}
+	for _, o := range snapshot(t, dir).Overridden() {
+		got = append(got, o.Name)
+	}
+	if !slices.Equal(got, want) || len(want) < 2 {
+		t.Errorf("overridden %q, postmap warns of %q:\n%s", got, want, out)
 	}
 }
