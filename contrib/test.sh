@@ -180,8 +180,8 @@ race_tests() {
 	finish race 'go test -race' "$begin"
 }
 
-# These proofs wait for many minutes, nearly all of it for time-outs: -long only.
-later='^TestProof(DamagedConfiguration|OpenSSL)$'
+# This proof waits for many minutes, nearly all of it for time-outs: -long only.
+later='^TestProofOpenSSL$'
 
 # proofs runs the tests named TestProof..., which measure, without the race
 # detector: one package after the other, as they share their work out themselves.
