@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"crypto/tls"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -78,10 +81,6 @@ func (r *damageRun) run(h *host, d damage) {
 	lineage := h.lineage(certtest.Leaf{})
 	h.pf.SetMain([]byte(d.main))
 	h.pf.SetMaster([]byte(d.master))
-	var answers map[string]string // a new smtpd reads the damaged main.cf, whatever we do
-	if d.main != r.main {
-		answers = h.answers()
-	}
 	before, logged := h.pf.Files(), len(h.pf.Log())
 	watch := watchMaster(h)
 	a := h.postcert("install-cert", lineage)
@@ -98,10 +97,11 @@ func (r *damageRun) run(h *host, d damage) {
 		for addr, got := range h.answers() {
 			if got != h.leafOf(lineage) {
 				// What the damage took away is gone: a port that moved, a daemon
-				// that does not exist. Another certificate is no excuse.
+				// that does not exist. Another certificate is no excuse, but of
+				// a process of before where it was said that nothing is proven.
 				r.counts["of these with a listener that the damage takes away"]++
 				t.Logf("exit status %d, %s: %s", a.status, addr, got)
-				if !strings.HasPrefix(got, "no ") {
+				if !strings.HasPrefix(got, "no ") && !(a.status == 9 && got == leaf) {
 					t.Errorf("%s serves %s", addr, got)
 				}
 			}
@@ -116,10 +116,15 @@ func (r *damageRun) run(h *host, d damage) {
 	for _, diff := range postfixtest.Compare(before, h.pf.Files()) {
 		t.Errorf("refused, and changed: %s", diff)
 	}
-	if answers == nil {
+	if d.main == r.main {
 		h.serves(leaf)
-	} else if after := h.answers(); !maps.Equal(answers, after) {
-		t.Errorf("refused, and served is %v, was %v", after, answers)
+	} else {
+		// Each new smtpd reads the damaged main.cf, whatever we do.
+		for addr, got := range h.answers() {
+			if got != leaf && !strings.HasPrefix(got, "no ") {
+				t.Errorf("refused, and %s serves %s, was %s", addr, got, leaf)
+			}
+		}
 	}
 	if h.masterAccepts() {
 		r.counts["of these accepted by master"]++
@@ -223,7 +228,8 @@ func (h *host) masterAccepts() bool {
 	return true
 }
 
-// repair puts the good files back and lets a master run with them.
+// repair puts the good files back and lets a master run with them, until port 25
+// serves what is installed.
 func (r *damageRun) repair(h *host) {
 	h.t.Helper()
 	h.pf.SetMain([]byte(r.main))
@@ -233,6 +239,13 @@ func (r *damageRun) repair(h *host) {
 	if open, err := filepath.Glob(filepath.Join(h.state, "journal", "*")); err != nil || len(open) > 0 {
 		h.postcert("recover").want(0)
 	}
+	pair, err := os.ReadFile(filepath.Join(h.pf.ConfigDir, "tls", hostName+".pem"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	_, chain, _ := bytes.Cut(pair, []byte("-----BEGIN CERT"))
+	leaf, _ := pem.Decode(append([]byte("-----BEGIN CERT"), chain...))
+	postfixtest.WaitServed(h.t, postfixtest.SMTP, postfixtest.StartTLS, postfixtest.Fingerprint(leaf.Bytes))
 }
 
 // damagedMain and damagedMaster make a host that has one of each.
