@@ -185,7 +185,7 @@ func removeOptions(data string, e Edit) (string, error) {
 		}
 		l := entries[i].logical
 		from, to := o.from, o.to
-		for from > l.lineStart(o.from) && isSpace(l.text[from-1]) {
+		for from > l.lineStart(o.from) && isBlank(l.text[from-1]) {
 			from--
 		}
 		next := spliced(data, l.cut(data, from, to))
@@ -195,6 +195,10 @@ func removeOptions(data string, e Edit) (string, error) {
 		data = next
 	}
 }
+
+// isBlank tells whether a byte stands between fields. A vertical tab does not: it
+// may be one.
+func isBlank(c byte) bool { return strings.IndexByte(blankSet, c) >= 0 }
 
 // lineStart is the offset of the text where the line of the given offset begins.
 func (l logical) lineStart(offset int) int {
@@ -213,11 +217,11 @@ func (l logical) cut(data string, from, to int) []splice {
 	for _, p := range l.pieces {
 		end := p.at + p.end - p.start
 		indent := p.at
-		for indent < end && isSpace(l.text[indent]) {
+		for indent < end && isBlank(l.text[indent]) {
 			indent++
 		}
 		if from <= p.at && p.at < to && to < end {
-			for to < end && isSpace(l.text[to]) {
+			for to < end && isBlank(l.text[to]) {
 				to++
 			}
 			head := l.replace(data, from, p.at, "")

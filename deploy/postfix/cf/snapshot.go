@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -199,10 +200,10 @@ func (s Snapshot) compareOverrides(out []byte) error {
 		count[v.ID()]++
 	}
 	seen := map[string]bool{}
-	glued := map[string]bool{}
+	glued := []string{} // names of services have slashes, and so may those of parameters
 	for _, v := range s.Services {
 		if v.glued {
-			glued[v.ID()] = true
+			glued = append(glued, v.ID()+"/")
 			continue
 		}
 		for _, o := range v.Overrides {
@@ -215,7 +216,8 @@ func (s Snapshot) compareOverrides(out []byte) error {
 		}
 	}
 	for key := range printed {
-		if !seen[key] && !glued[key[:strings.LastIndexByte(key, '/')]] {
+		of := func(id string) bool { return strings.HasPrefix(key, id) }
+		if !seen[key] && !slices.ContainsFunc(glued, of) {
 			return fmt.Errorf("%w: override %s is not in %s, but is for postconf", ErrChanged, key, s.Master.Path)
 		}
 	}
