@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -200,9 +201,18 @@ func (r *run) keep(s journal.State) (string, error) {
 // generation has: a file that was not ours under our name, a key by itself.
 func (e *Engine) journalKeys() string { return filepath.Join(e.StateDir, "generations", ".open") }
 
-// dropKeys removes them once the transaction is closed.
+// dropKeys removes them once the transaction is closed, so that a power cut does
+// not bring them back.
 func (e *Engine) dropKeys() {
-	if err := os.RemoveAll(e.journalKeys()); err != nil {
+	dir := e.journalKeys()
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	err := os.RemoveAll(dir)
+	if err == nil {
+		err = atomicfile.SyncParent(e.FS, dir)
+	}
+	if err != nil {
 		e.logger().Warn("removing keys of a closed transaction", "err", err)
 	}
 }

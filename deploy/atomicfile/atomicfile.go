@@ -267,6 +267,13 @@ func Sweep(fsys FS, dir string, before time.Time) ([]string, error) {
 		}
 		gone = append(gone, path)
 	}
+	if len(gone) > 0 {
+		// Not every file system keeps the order of what happens in it (btrfs): a
+		// power cut could bring back a key that somebody was told is gone.
+		if err := fsys.SyncDir(dir); err != nil {
+			return gone, fmt.Errorf("sweeping %s: %w", dir, err)
+		}
+	}
 	return gone, nil
 }
 

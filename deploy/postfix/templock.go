@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -119,7 +120,7 @@ func (i Instance) SweepReplace(path string) error {
 		return err
 	}
 	l.release()
-	return nil
+	return syncDir(filepath.Dir(path)) // or a power cut brings it back
 }
 
 // maxConfig is the largest main.cf or master.cf that is read.
