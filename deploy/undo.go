@@ -327,6 +327,14 @@ func (e *Engine) sweepClosed() {
 		e.logger().Warn("sweeping the journal", "err", err)
 	}
 	e.dropKeys()
+	if e.Instance == "" {
+		return
+	}
+	// Closed transactions leave nothing there. But a file system may bring back the
+	// former name of a file that was renamed (seen on btrfs), and here it has a key.
+	if _, err := atomicfile.Sweep(e.FS, filepath.Join(e.Instance, Directory), atomicfile.Ever); err != nil {
+		e.logger().Warn("sweeping beside the certificate", "err", err)
+	}
 }
 
 // sweepReplace removes what a Replace that was killed left beside main.cf and
