@@ -34,6 +34,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"net/http"
 	"time"
 )
 
@@ -83,6 +84,8 @@ type Options struct {
 	Timeout time.Duration
 	// UserAgent is sent to HTTP APIs where lego leaves the choice.
 	UserAgent string
+
+	base http.RoundTripper // for tests: the network
 }
 
 // Field is one value of a provider's credentials.
