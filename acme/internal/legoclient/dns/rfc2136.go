@@ -82,7 +82,10 @@ func buildRFC2136(s *setting) (backend, error) {
 			b.zones = append(b.zones, dns.CanonicalName(zone))
 		}
 	}
-	return b, b.setKey(v["name"], v["secret"], v["algorithm"])
+	// certbot's documentation has a secret with a space in it, which does not count.
+	secret := strings.Join(strings.Fields(v["secret"]), "")
+	s.hide(secret)
+	return b, b.setKey(v["name"], secret, v["algorithm"])
 }
 
 func serverAddress(server string, port int) (string, error) {
