@@ -45,7 +45,7 @@ type checker interface {
 
 // grace is how long a call may go on when its context has ended. What does not
 // know the context is then left to end by itself.
-const grace = 500 * time.Millisecond
+const grace = 250 * time.Millisecond
 
 // provider does for all backends what is the same: one call at a time, the zone,
 // the context, the kind of an error, and that no secret gets into one.

@@ -79,7 +79,10 @@ type fake struct {
 func newFake(t testing.TB, answer func(call) (int, string)) *fake {
 	f := &fake{t: t, answer: answer, header: http.Header{}, ended: make(chan struct{}, 10)}
 	f.server = httptest.NewTLSServer(f)
-	t.Cleanup(f.server.Close)
+	t.Cleanup(func() {
+		f.server.CloseClientConnections()
+		f.server.Close()
+	})
 	return f
 }
 
