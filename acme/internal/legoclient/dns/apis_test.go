@@ -19,7 +19,6 @@ type scenario struct {
 	present, cleanUp []want
 	login            [2]string                // a header that proves who is there
 	refused          func(call) (int, string) // nil: status 401
-	needsKind        Kind                     // of the refusal; 0: Refused
 }
 
 type want struct{ request, body string }

@@ -3,6 +3,7 @@ package dns
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -27,7 +28,7 @@ var desecDefinition = &definition{
 	build: func(s *setting) (backend, error) {
 		base, err := parseBase(s.values["endpoint"], false)
 		if err != nil {
-			return nil, errors.Join(errors.New("endpoint:"), err)
+			return nil, fmt.Errorf("endpoint: %w", err)
 		}
 		header := http.Header{"Authorization": {"Token " + s.values["token"]}}
 		return &desec{api: api{client: s.way.client(), header: header}, base: strings.TrimSuffix(base.String(), "/"), ttl: s.ttl, way: s.way}, nil

@@ -111,13 +111,16 @@ var hetznerDefinition = &definition{
 			Lego: []string{"HETZNER_API_KEY"}},
 	},
 	build: func(s *setting) (backend, error) {
-		p, err := hetzner.NewDNSProviderConfig(&hetzner.Config{
-			APIToken: s.values["api_token"], APIKey: s.values["api_key"],
-			TTL: s.ttl, PropagationTimeout: s.propagate, PollingInterval: s.interval, HTTPClient: s.way.client(),
-		})
+		config := &hetzner.Config{
+			APIToken: s.values["api_token"], TTL: s.ttl, PropagationTimeout: s.propagate, PollingInterval: s.interval, HTTPClient: s.way.client(),
+		}
 		if s.values["api_token"] == "" {
+			//lint:ignore SA1019 zones that have not moved to the new console need it
+			config.APIKey = s.values["api_key"]
+			p, err := hetzner.NewDNSProviderConfig(config)
 			return lego(p, err, nil)
 		}
+		p, err := hetzner.NewDNSProviderConfig(config)
 		return lego(p, err, zoneExists(s, "https://api.hetzner.cloud/v1/zones/", bearer(http.Header{}, s.values["api_token"])))
 	},
 }
