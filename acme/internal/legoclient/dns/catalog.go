@@ -41,7 +41,7 @@ func (s *setting) hide(secret string) { s.secrets = append(s.secrets, secret) }
 // definitions are all providers, sorted by name.
 var definitions = []*definition{
 	acmednsDefinition, cloudflareDefinition, desecDefinition, digitaloceanDefinition, execDefinition, gandiDefinition,
-	hetznerDefinition, httpreqDefinition, inwxDefinition, ovhDefinition, pdnsDefinition, rfc2136Definition,
+	hetznerDefinition, httpreqDefinition, inwxDefinition, netcupDefinition, ovhDefinition, pdnsDefinition, rfc2136Definition,
 }
 
 func lookUp(name string) *definition {

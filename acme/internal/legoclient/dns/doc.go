@@ -25,7 +25,7 @@
 //
 // # Which provider
 //
-// About fifteen are built in ([Names]). Two of them reach all others: exec runs
+// Thirteen are built in ([Names]). Two of them reach all others: exec runs
 // a program, and contrib/dns has such a program for every provider of lego;
 // httpreq asks a web service.
 package dns

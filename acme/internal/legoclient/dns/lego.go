@@ -11,6 +11,7 @@ import (
 type legoBackend struct {
 	made challenge.Provider
 	ask  func(ctx context.Context, r record) error // whether the credentials are accepted; may be nil
+	tell func(error) error                         // gives a failure its kind, if the HTTP status does not; may be nil
 }
 
 // switches are variables of the environment that change what lego does at each
@@ -47,7 +48,11 @@ func (l *legoBackend) call(r record, f func(domain, token, keyAuth string) error
 	if r.zone != "" {
 		defer d.serve(r.zone)()
 	}
-	return f(domainFor(r.fqdn), r.fqdn+" "+r.keyAuth, r.keyAuth)
+	err = f(domainFor(r.fqdn), r.fqdn+" "+r.keyAuth, r.keyAuth)
+	if err != nil && l.tell != nil {
+		err = l.tell(err)
+	}
+	return err
 }
 
 func (l *legoBackend) check(ctx context.Context, r record) error {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-acme/lego/v4/challenge"
@@ -14,6 +15,7 @@ import (
 	"github.com/go-acme/lego/v4/providers/dns/digitalocean"
 	"github.com/go-acme/lego/v4/providers/dns/gandiv5"
 	"github.com/go-acme/lego/v4/providers/dns/hetzner"
+	"github.com/go-acme/lego/v4/providers/dns/netcup"
 	"github.com/go-acme/lego/v4/providers/dns/pdns"
 )
 
@@ -166,6 +168,35 @@ func buildPDNS(s *setting) (backend, error) {
 		r.zone += "." // PowerDNS wants the final dot
 		return exists(ctx, r)
 	})
+}
+
+var netcupDefinition = &definition{
+	name: "netcup", lego: []string{"NETCUP_"}, certbot: []string{"dns_netcup_"}, needsZone: true,
+	ttl: 120, propagation: 15 * time.Minute, interval: 30 * time.Second,
+	fields: []Field{
+		{Name: "customer", Meaning: "customer number", Required: true, Lego: []string{"NETCUP_CUSTOMER_NUMBER"}, Certbot: []string{"dns_netcup_customer_id"}},
+		{Name: "api_key", Meaning: "API key of the customer control panel", Secret: true, Required: true,
+			Lego: []string{"NETCUP_API_KEY"}, Certbot: []string{"dns_netcup_api_key"}},
+		{Name: "api_password", Meaning: "API password", Secret: true, Required: true,
+			Lego: []string{"NETCUP_API_PASSWORD"}, Certbot: []string{"dns_netcup_api_password"}},
+		{Name: "timeout", Meaning: "certbot's time limit: has no effect", Certbot: []string{"dns_netcup_timeout"}},
+	},
+	build: func(s *setting) (backend, error) {
+		p, err := netcup.NewDNSProviderConfig(&netcup.Config{
+			Customer: s.values["customer"], Key: s.values["api_key"], Password: s.values["api_password"],
+			PropagationTimeout: s.propagate, PollingInterval: s.interval, HTTPClient: s.way.client(),
+		})
+		if err != nil {
+			return nil, err
+		}
+		return &legoBackend{made: p, tell: func(err error) error {
+			// The status is 200 whatever happens; the login is what fails first.
+			if strings.Contains(err.Error(), "loging error: an error occurred during the action login") {
+				return &fault{kind: Refused, err: err}
+			}
+			return err
+		}}, nil
+	},
 }
 
 func lego(p challenge.Provider, err error, ask func(context.Context, record) error) (backend, error) {
