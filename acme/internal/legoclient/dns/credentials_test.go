@@ -134,10 +134,7 @@ func TestCredentialsFile(t *testing.T) {
 			return path + ".link"
 		}, "symbolic link"},
 		{"directory", func(t *testing.T, path string) string { return filepath.Dir(path) }, "not a regular file"},
-		{"FIFO", func(t *testing.T, path string) string {
-			must(t, syscall.Mkfifo(path+".fifo", 0o600))
-			return path + ".fifo"
-		}, "not a regular file"},
+		{"FIFO", fifo, "not a regular file"},
 		{"missing", func(t *testing.T, path string) string { return path + ".none" }, "no such file"},
 		{"relative", func(t *testing.T, path string) string { return "credentials" }, "not an absolute path"},
 		{"too long", func(t *testing.T, path string) string {
@@ -178,6 +175,12 @@ func TestCredentialsFile(t *testing.T) {
 			}
 		})
 	}
+}
+
+func fifo(t *testing.T, path string) string {
+	t.Helper()
+	must(t, syscall.Mkfifo(path+".fifo", 0o600))
+	return path + ".fifo"
 }
 
 func chmod(t *testing.T, path string, mode os.FileMode) string {

@@ -19,7 +19,7 @@ import (
 
 var desecDefinition = &definition{
 	name: "desec", lego: []string{"DESEC_"}, certbot: []string{"dns_desec_"},
-	ttl: 3600, propagation: 2 * time.Minute, interval: 4 * time.Second,
+	ttl: 3600, leastTTL: 3600, propagation: 2 * time.Minute, interval: 4 * time.Second,
 	fields: []Field{
 		{Name: "token", Meaning: "token; best with a policy for the TXT records of _acme-challenge only", Secret: true, Required: true,
 			Lego: []string{"DESEC_TOKEN"}, Certbot: []string{"dns_desec_token"}},

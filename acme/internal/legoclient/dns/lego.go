@@ -15,9 +15,9 @@ type legoBackend struct {
 }
 
 // switches are variables of the environment that change what lego does at each
-// call, whatever its configuration says; the last one prints requests with their
-// credentials.
-var switches = []string{"LEGO_DISABLE_CNAME_SUPPORT", "LEGO_EXPERIMENTAL_DNS_TCP_ONLY", "LEGO_DEBUG_DNS_API_HTTP_CLIENT"}
+// call, whatever its configuration says; the last ones put requests, with their
+// credentials, into errors and onto standard output.
+var switches = []string{"LEGO_DISABLE_CNAME_SUPPORT", "LEGO_EXPERIMENTAL_DNS_TCP_ONLY", "LEGO_DEBUG_CLIENT_VERBOSE_ERROR", "LEGO_DEBUG_DNS_API_HTTP_CLIENT"}
 
 // deaf takes lego's switches out of the environment of this process.
 func deaf() {

@@ -24,7 +24,7 @@ import (
 
 var cloudflareDefinition = &definition{
 	name: "cloudflare", lego: []string{"CLOUDFLARE_", "CF_"}, certbot: []string{"dns_cloudflare_"}, needsZone: true,
-	ttl: 120, propagation: 2 * time.Minute, interval: 2 * time.Second,
+	ttl: 120, leastTTL: 120, propagation: 2 * time.Minute, interval: 2 * time.Second,
 	fields: []Field{
 		{Name: "api_token", Meaning: "token with Zone:Read and DNS:Edit", Secret: true, OneOf: "token", Required: true,
 			Lego: []string{"CLOUDFLARE_DNS_API_TOKEN", "CF_DNS_API_TOKEN"}, Certbot: []string{"dns_cloudflare_api_token"}},
@@ -82,7 +82,7 @@ var digitaloceanDefinition = &definition{
 
 var gandiDefinition = &definition{
 	name: "gandi", aliases: []string{"gandiv5"}, lego: []string{"GANDIV5_"}, certbot: []string{"dns_gandi_", "dns_api_"}, needsZone: true,
-	ttl: 300, propagation: 20 * time.Minute, interval: 20 * time.Second,
+	ttl: 300, leastTTL: 300, propagation: 20 * time.Minute, interval: 20 * time.Second,
 	fields: []Field{
 		{Name: "token", Meaning: "personal access token", Secret: true, OneOf: "token", Required: true,
 			Lego: []string{"GANDIV5_PERSONAL_ACCESS_TOKEN"}, Certbot: []string{"dns_gandi_token"}},
@@ -105,7 +105,7 @@ var gandiDefinition = &definition{
 
 var hetznerDefinition = &definition{
 	name: "hetzner", lego: []string{"HETZNER_"}, certbot: []string{"dns_hetzner_", "dns_hcloud_"}, needsZone: true,
-	ttl: 60, propagation: 2 * time.Minute, interval: 2 * time.Second,
+	ttl: 60, leastTTL: 60, propagation: 2 * time.Minute, interval: 2 * time.Second,
 	fields: []Field{
 		{Name: "api_token", Meaning: "token of a project of the Hetzner Console, for reading and writing", Secret: true, OneOf: "console", Required: true,
 			Lego: []string{"HETZNER_API_TOKEN"}, Certbot: []string{"dns_hetzner_api_token", "dns_hcloud_api_token"}},
