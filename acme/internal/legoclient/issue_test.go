@@ -26,6 +26,7 @@ func (w *world) verified(chain Chain, names ...string) {
 }
 
 func TestIssueHTTP(t *testing.T) {
+	t.Parallel()
 	w := start(t, acmetest.Options{ChainLength: 3})
 	names := []string{"mail.example.test", "smtp.example.test"}
 	began := time.Now()
@@ -57,6 +58,7 @@ func TestIssueHTTP(t *testing.T) {
 }
 
 func TestIssueALPN(t *testing.T) {
+	t.Parallel()
 	w := start(t, acmetest.Options{})
 	names := []string{"mail.example.test", "smtp.example.test"}
 	w.verified(w.issue(w.alpn(), OrderRequest{Identifiers: names}), names...)
@@ -64,6 +66,7 @@ func TestIssueALPN(t *testing.T) {
 }
 
 func TestIssueDNS(t *testing.T) {
+	t.Parallel()
 	w := start(t, acmetest.Options{})
 	z := &zone{dns: w.DNS}
 	// The wildcard's record and the name's share a place; another name is delegated.
@@ -84,6 +87,7 @@ func TestIssueDNS(t *testing.T) {
 }
 
 func TestIssueWebroot(t *testing.T) {
+	t.Parallel()
 	w := start(t, acmetest.Options{})
 	dir := t.TempDir()
 	publish(t, dir, w.HTTPPort)
@@ -102,6 +106,7 @@ func TestIssueWebroot(t *testing.T) {
 // TestResume: the process ends after the challenges; another one goes on with the
 // order's URL alone.
 func TestResume(t *testing.T) {
+	t.Parallel()
 	w := start(t, acmetest.Options{})
 	key, names := newKey(t), []string{"mail.example.test"}
 	o := w.order(OrderRequest{Identifiers: names})
@@ -139,6 +144,7 @@ func TestResume(t *testing.T) {
 }
 
 func TestAlternateChain(t *testing.T) {
+	t.Parallel()
 	w := start(t, acmetest.Options{AlternateRoots: 2})
 	o := w.order(OrderRequest{Identifiers: []string{"mail.example.test"}})
 	if err := w.client.Solve(t.Context(), w.acct, o, w.http()); err != nil {

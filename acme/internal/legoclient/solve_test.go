@@ -162,6 +162,34 @@ var (
 	processing = regexp.MustCompile(`(\n {9})"status": "pending"`)
 )
 
+// TestSolveBears: answers that fail in passing do not end an order, and no
+// challenge is started twice.
+func TestSolveBears(t *testing.T) {
+	t.Parallel()
+	w := start(t, acmetest.Options{})
+	o := w.order(OrderRequest{Identifiers: []string{"mail.example.test"}})
+	w.Fault(acmetest.Fault{Kind: acmetest.Authz, Count: 2, Status: 503})
+	w.Fault(acmetest.Fault{Kind: acmetest.Challenge, Count: 1, Status: 503})
+	w.Fault(acmetest.Fault{Kind: acmetest.Challenge, Count: 1, Lost: true})
+	w.Fault(acmetest.Fault{Kind: acmetest.Challenge, Status: 403, Problem: "malformed"})
+	if err := w.client.Solve(t.Context(), w.acct, o, w.http()); err != nil {
+		t.Error(err)
+	}
+	if n := w.Count(acmetest.Challenge); n != 2 {
+		t.Errorf("%d requests to start the validation, want 2", n)
+	}
+	// A refusal is none of those.
+	o = w.order(OrderRequest{Identifiers: []string{"smtp.example.test"}})
+	before := w.Count(acmetest.Challenge)
+	err := w.client.Solve(t.Context(), w.acct, o, w.http())
+	if e := failure(t, err); e.Type != "malformed" || e.Identifier != "smtp.example.test" {
+		t.Errorf("got %+v", e)
+	}
+	if n := w.Count(acmetest.Challenge) - before; n != 1 {
+		t.Errorf("%d requests", n)
+	}
+}
+
 func TestSolveNothing(t *testing.T) {
 	t.Parallel()
 	w := start(t, acmetest.Options{AuthzReuse: 100})
