@@ -50,6 +50,11 @@ func TestRenewalInfo(t *testing.T) {
 	if err != nil || !info.End.Before(time.Now()) {
 		t.Errorf("after the revocation: %+v, %v", info, err)
 	}
+	for _, r := range w.Requests() {
+		if r.Kind == acmetest.RenewalInfo && !strings.HasPrefix(r.UserAgent, "postcert") {
+			t.Errorf("asked by %q", r.UserAgent)
+		}
+	}
 	if !w.Revoked(leaf) {
 		t.Error("the CA does not have it revoked")
 	}

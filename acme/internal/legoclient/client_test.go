@@ -85,7 +85,11 @@ func TestEnvironment(t *testing.T) {
 		t.Setenv(name, "http://127.0.0.1:1")
 	}
 	t.Setenv("LEGO_CA_CERTIFICATES", "/nowhere")
-	start(t, acmetest.Options{})
+	w := start(t, acmetest.Options{})
+	// To a loopback address the environment's proxy is not used, so this is looked at.
+	if newTransport(t.Context(), w.client.cfg).base.Proxy != nil {
+		t.Error("there is a proxy")
+	}
 }
 
 func TestDirectoryRedirect(t *testing.T) {

@@ -1,6 +1,7 @@
 package legoclient
 
 import (
+	"bytes"
 	"crypto/x509"
 	"os"
 	"slices"
@@ -74,8 +75,13 @@ func TestIssueDNS(t *testing.T) {
 	w.DNS.SetCNAME("a.alias.test", "b.alias.test")
 	w.DNS.SetLag(600 * time.Millisecond)
 	names := []string{"*.example.test", "example.test", "other.test"}
-	// The alias changes after the record was written: what was written is removed.
-	z.after = func() { w.DNS.SetCNAME("a.alias.test", "b.alias.test") }
+	// The alias changes once the name is validated; what was written is removed.
+	w.Fault(acmetest.Fault{Kind: acmetest.Authz, Edit: func(b []byte) []byte {
+		if bytes.Contains(b, []byte("other.test")) && !bytes.Contains(b, []byte(`"pending"`)) {
+			w.DNS.SetCNAME("_acme-challenge.other.test", "c.alias.test")
+		}
+		return b
+	}})
 	s := solver(t, Challenge{Type: DNS01, DNS: z, Resolvers: []string{w.DNS.Addr}})
 	w.verified(w.issue(s, OrderRequest{Identifiers: names}), names...)
 	if left := w.DNS.TXT(); len(left) > 0 {
