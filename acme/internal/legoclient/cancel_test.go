@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"runtime"
 	"strings"
 	"testing"
@@ -126,7 +127,7 @@ func TestCancelDNS(t *testing.T) {
 func TestCancelElsewhere(t *testing.T) {
 	t.Run("between polls", func(t *testing.T) {
 		w := start(t, acmetest.Options{})
-		w.Fault(acmetest.Fault{Kind: acmetest.Authz, Edit: func(b []byte) []byte {
+		w.Fault(acmetest.Fault{Kind: acmetest.Authz, Header: http.Header{"Retry-After": {"20"}}, Edit: func(b []byte) []byte {
 			return []byte(strings.ReplaceAll(string(b), `"valid"`, `"pending"`))
 		}})
 		w.canceled(t, w.http(), 1500*time.Millisecond)
