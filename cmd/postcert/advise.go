@@ -42,6 +42,20 @@ var precedence = []int{
 	statusNotVerified, statusBusy, statusNo, statusUsage, statusOK,
 }
 
+// worse is the status of two results of one call. That a signal ended it hides
+// everything but an undo that is incomplete.
+func worse(a, b int) int {
+	switch {
+	case a == statusOK, b > 128 && a != statusIncomplete:
+		return b
+	case a > 128 || b == statusOK:
+		return a
+	case slices.Index(precedence, b) < slices.Index(precedence, a):
+		return b
+	}
+	return a
+}
+
 // errNo is a question whose answer is no (exit status 8); it carries no
 // problem of its own.
 var errNo = errors.New("the answer is no")
@@ -201,13 +215,9 @@ func remedied(l problem.List) problem.List {
 // command only if nothing else failed.
 func (a *app) say(res *result, err error) *result {
 	status, problems := advise(err)
-	if res.status == statusOK || slices.Index(precedence, status) < slices.Index(precedence, res.status) || status > 128 {
-		res.status = status
-	}
+	res.status = worse(res.status, status)
 	for _, p := range problems {
-		if !slices.ContainsFunc(res.problems, func(q problem.Problem) bool { return q.ID == p.ID && q.Message == p.Message }) {
-			res.problems = append(res.problems, p)
-		}
+		res.problem(p)
 	}
 	res.problems = remedied(res.problems)
 	if a.flags.json {

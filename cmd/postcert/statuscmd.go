@@ -41,8 +41,19 @@ func (a *app) records() status.Store {
 // recordStatus remembers how a change ended, so that status can fail until
 // what is wanted is served. A dry run is nobody's wish.
 func (a *app) recordStatus(s *site, r *deploy.Report, err error) {
-	if a.flags.dryRun || r == nil || r.Plan == nil || r.Plan.Name == "" {
+	up, ok := a.statusUpdate(s, r, err)
+	if !ok {
 		return
+	}
+	if werr := a.records().Record(up); werr != nil {
+		a.log.Warn("recording the status", "err", werr)
+	}
+}
+
+// statusUpdate is what there is to remember of a change's end; false if nothing.
+func (a *app) statusUpdate(s *site, r *deploy.Report, err error) (status.Update, bool) {
+	if a.flags.dryRun || r == nil || r.Plan == nil || r.Plan.Name == "" {
+		return status.Update{}, false
 	}
 	st, problems := advise(err)
 	id := ""
@@ -66,9 +77,7 @@ func (a *app) recordStatus(s *site, r *deploy.Report, err error) {
 			up.Rehearsed = rehearsedWords(r.Rehearsed)
 		}
 	}
-	if werr := a.records().Record(up); werr != nil {
-		a.log.Warn("recording the status", "err", werr)
-	}
+	return up, true
 }
 
 func rehearsedWords(r deploy.Rehearsed) status.Rehearsed {
