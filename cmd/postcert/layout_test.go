@@ -85,6 +85,8 @@ var outside = []struct {
 	{"github.com/nicholas-fedor/shoutrrr", []string{"cmd/postcert/internal/notify"}},
 	{"github.com/prometheus/client_golang", []string{"cmd/postcert/internal/metrics"}},
 	{"github.com/go-acme/lego/v4", []string{"acme/internal/legoclient"}},
+	{"github.com/go-jose/go-jose/v4", []string{"acme/internal/legoclient"}},
+	{"github.com/miekg/dns", []string{"acme/internal/legoclient"}},
 	{"github.com/fsnotify/fsnotify", []string{"acme/watch"}},
 }
 
