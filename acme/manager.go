@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"postcert/acme/internal/legoclient"
 	"postcert/verify/problem"
 )
 
@@ -51,6 +52,10 @@ type Manager struct {
 	// host. Nil: the system's.
 	Addresses func(ctx context.Context, host string) ([]netip.Addr, error)
 	Local     func() ([]netip.Addr, error)
+
+	dial   func(legoclient.Config) (ca, error)   // nil: legoclient.New
+	solver func(Spec) (legoclient.Solver, error) // nil: newSolver
+	random func() float64                        // nil: math/rand
 }
 
 // AccountSpec is an account that somebody wants.
@@ -123,34 +128,6 @@ type Result struct {
 	KeyChange bool // the key differs from that of the version before
 
 	Warnings problem.List
-}
-
-// Register returns the account that s describes, and registers it if there is
-// none: it may be called at every start. The key is on disk before the CA hears
-// of it, so that a killed run leaves no account without a key. An account that
-// exists gets a new contact if s has another one, and its terms are compared
-// with the CA's.
-//
-// Without AgreeTerms a CA that has terms is refused (terms_not_agreed); the
-// problem names their URL.
-func (m *Manager) Register(ctx context.Context, s AccountSpec) (AccountState, error) {
-	return AccountState{}, errTodo
-}
-
-// Account is what is on disk about an account, without a look at the CA. With
-// ask, the CA is asked for its status and terms. There is none: account_missing.
-func (m *Manager) Account(ctx context.Context, s AccountSpec, ask bool) (AccountState, error) {
-	return AccountState{}, errTodo
-}
-
-// Accounts are those on disk.
-func (m *Manager) Accounts() ([]AccountState, error) { return nil, errTodo }
-
-// Rollover gives an account a new key (RFC 8555 section 7.3.5). The new key is
-// on disk beside the old one before the CA hears of it, and after a kill the CA
-// tells which of them is in force.
-func (m *Manager) Rollover(ctx context.Context, s AccountSpec) (AccountState, error) {
-	return AccountState{}, errTodo
 }
 
 // Preflight says what would make an order fail, and for which name, without

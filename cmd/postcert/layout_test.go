@@ -49,6 +49,7 @@ var rooms = []room{
 	{"cmd/postcert/internal/metrics", []string{"cmd/postcert/internal/status"}},
 	{"acme", nil},
 	{"acme/internal/legoclient", nil},
+	{"acme/internal/legoclient/dns", nil},
 	{"acme/lineage", nil},
 	{"acme/watch", nil},
 	{"verify", nil},
@@ -84,7 +85,9 @@ var outside = []struct {
 	{"github.com/coreos/go-systemd/v22", []string{"cmd/postcert/internal/daemon"}},
 	{"github.com/nicholas-fedor/shoutrrr", []string{"cmd/postcert/internal/notify"}},
 	{"github.com/prometheus/client_golang", []string{"cmd/postcert/internal/metrics"}},
-	{"github.com/go-acme/lego/v4", []string{"acme/internal/legoclient"}},
+	{"github.com/go-acme/lego/v4", []string{"acme/internal/legoclient", "acme/internal/legoclient/dns"}},
+	{"github.com/go-jose/go-jose/v4", []string{"acme/internal/legoclient"}},
+	{"github.com/miekg/dns", []string{"acme/internal/legoclient", "acme/internal/legoclient/dns"}},
 	{"github.com/fsnotify/fsnotify", []string{"acme/watch"}},
 }
 
