@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"postcert/acme"
 	"postcert/deploy"
 	"postcert/deploy/lock"
 	"postcert/deploy/program"
@@ -85,6 +86,7 @@ func statusOf(err error, problems problem.List) int {
 		stale      *deploy.StaleError
 		sig        signalError
 		usage      usageError
+		ca         *acme.Error
 	)
 	switch {
 	case err == nil:
@@ -104,6 +106,8 @@ func statusOf(err error, problems problem.List) int {
 		return statusUsage
 	case errors.As(err, &held), errors.As(err, &stale):
 		return statusBusy
+	case errors.As(err, &ca) && ca.Class != acme.ClassRefused:
+		return statusCA
 	case errors.As(err, &refused), len(problems.Errors()) > 0:
 		return statusRefused
 	case errors.Is(err, errNo):

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
-	"postcert/cmd/postcert/internal/daemon"
 	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy"
 	"postcert/deploy/postfix"
@@ -127,7 +127,7 @@ func (a *app) liveChange(s *site, w wish, pair keypair.Pair, o passOptions) (dep
 	if err := a.noCompanions(); err != nil {
 		return deploy.Change{}, err
 	}
-	if contains(s.settings.SNI, w.name) {
+	if slices.Contains(s.settings.SNI, w.name) {
 		return deploy.Change{}, refuse("sni_unsupported", problem.At{File: a.conf.File, Parameter: "sni"},
 			"%s is to be served for its names only, by a lookup table; this version cannot write one", w.name)
 	}
@@ -159,7 +159,7 @@ func (a *app) leaveAlone(rec *status.Record, leaf string, turn status.Turn, o pa
 		return ""
 	case rec.Retry == leaf && again.After(now):
 		return fmt.Sprintf("the last deploy failed (%s); the next one is at %s UTC", rec.LastError.Message, again.UTC().Format(time.DateTime))
-	case rec.Retry == "" && daemon.Daily(rec.Name, turn.Ended).After(now):
+	case rec.Retry == "" && dailyAt(turn, now).After(now):
 		return "it was proven at its last turn"
 	}
 	return ""

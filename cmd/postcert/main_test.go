@@ -41,7 +41,7 @@ func actAsPostcert() {
 	pausing(a)
 	powered(a)
 	protect()
-	ctx, stop := signalContext(context.Background())
+	ctx, stop := signalContext(context.Background(), a)
 	status := run(ctx, a, os.Args[1:])
 	stop()
 	done()

@@ -80,18 +80,18 @@ func nextOf(d acme.Decision) nextJSON {
 
 // passes goes over certificates, one after the other, and says of each what it
 // says. The status of the whole is the worst, by the documented order.
-func (a *app) passes(ctx context.Context, list []wish, o passOptions, res *result) error {
+func (a *app) passes(ctx context.Context, list []wish, o passOptions, res *result) ([]*passJSON, error) {
 	all := []*passJSON{}
 	defer func() { res.add("certificates", all) }()
 	for _, w := range list {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
 		v, err := a.pass(ctx, w, o, res)
 		all = append(all, v)
+		if ctx.Err() != nil {
+			return all, withCause(ctx, err)
+		}
 		a.blame(res, err)
 	}
-	return nil
+	return all, nil
 }
 
 // blame adds an error to a result that is not the last word of the command.
@@ -199,7 +199,7 @@ func (a *app) order(ctx context.Context, m *acme.Manager, w wish, d acme.Decisio
 	if err := a.ready(ctx, m, w, d, res); err != nil {
 		return err
 	}
-	a.text.printf("  order        %s, by %s at %s\n", count(len(w.spec.Identifiers), "name"), challengeWords(w.spec.Challenge), hostOf(w.spec.Directory))
+	a.text.printf("  order        %s, by %s at %s\n", plural(len(w.spec.Identifiers), "name"), challengeWords(w.spec.Challenge), hostOf(w.spec.Directory))
 	r, err := m.Obtain(ctx, w.spec, acme.Options{Force: o.force, AllowKeyChange: o.allowKeyChange})
 	for _, p := range r.Warnings {
 		res.problem(p)
@@ -294,7 +294,7 @@ func (a *app) rehearseOrder(ctx context.Context, w wish, o passOptions, v *passJ
 	if v.Directory, err = a.trialAccount(ctx, m, w, o); err != nil {
 		return err
 	}
-	a.text.printf("  dry run      a whole order at %s: %s, by %s\n", hostOf(v.Directory), count(len(w.spec.Identifiers), "name"), challengeWords(w.spec.Challenge))
+	a.text.printf("  dry run      a whole order at %s: %s, by %s\n", hostOf(v.Directory), plural(len(w.spec.Identifiers), "name"), challengeWords(w.spec.Challenge))
 	r, err := m.Obtain(ctx, w.spec, acme.Options{Force: true, DryRun: true, DryRunDirectory: o.dryDirectory, DryRunRoots: o.dryRoots, AllowKeyChange: o.allowKeyChange})
 	for _, p := range r.Warnings {
 		res.problem(p)
@@ -310,7 +310,7 @@ func (a *app) trialAccount(ctx context.Context, m *acme.Manager, w wish, o passO
 	trial := w
 	trial.account.Directory, trial.account.Roots = o.dryDirectory, o.dryRoots
 	if o.dryDirectory == "" {
-		trial.account.Directory = stagingOf(w.spec.Directory)
+		trial.account.Directory = acme.StagingURL(w.spec.Directory)
 		trial.account.Roots = w.spec.Roots
 	}
 	if trial.account.Directory == "" {

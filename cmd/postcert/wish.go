@@ -53,6 +53,10 @@ const maxRemembered = 1 << 20
 
 func (a *app) rememberedDir() string { return filepath.Join(a.conf.StateDir, "obtained") }
 
+func (a *app) rememberedPath(name string) string {
+	return filepath.Join(a.rememberedDir(), generation.FileName(name)+".json")
+}
+
 // manager is what keeps accounts and certificates.
 func (a *app) manager() (*acme.Manager, error) {
 	store, err := acme.Open(filepath.Join(a.conf.StateDir, "acme"))
@@ -234,7 +238,22 @@ func (a *app) remember(w wish) error {
 	if err := atomicfile.MkdirAll(atomicfile.OS, a.rememberedDir()); err != nil {
 		return err
 	}
-	return atomicfile.Write(atomicfile.OS, filepath.Join(a.rememberedDir(), generation.FileName(w.name)+".json"), append(data, '\n'), atomicfile.Attr{Mode: 0o600})
+	return atomicfile.Write(atomicfile.OS, a.rememberedPath(w.name), append(data, '\n'), atomicfile.Attr{Mode: 0o600})
+}
+
+// forget drops a wish of flags that came to nothing: the next command line may be
+// another one. If an order was begun, or there is a certificate, it stays.
+func (a *app) forget(w wish) {
+	m, err := a.manager()
+	if err != nil {
+		return
+	}
+	if st, err := m.StateOf(w.spec); err != nil || st.Current != nil || st.Pending != nil {
+		return
+	}
+	if err := os.Remove(a.rememberedPath(w.name)); err != nil {
+		a.log.Warn("forgetting what was not obtained", "err", err)
+	}
 }
 
 // target is one place where a certificate is to be served.

@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -153,6 +154,46 @@ func (s Store) List(instance string) ([]*Record, error) {
 		}
 	}
 	return out, err
+}
+
+// Instances are the configuration directories of those instances that have a
+// record of a certificate. What cannot be read is passed over.
+func (s Store) Instances(name string) []string {
+	var out []string
+	s.each(func(r *Record) {
+		if r.Name == name {
+			out = append(out, r.Instance)
+		}
+	})
+	return out
+}
+
+// Names are the certificates of which there is a record, sorted, each once.
+func (s Store) Names() []string {
+	var out []string
+	s.each(func(r *Record) { out = append(out, r.Name) })
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// each reads the records of all instances.
+func (s Store) each(f func(*Record)) {
+	any, err := s.Path("/any", "any")
+	if err != nil {
+		return
+	}
+	dirs, _ := os.ReadDir(filepath.Dir(filepath.Dir(any)))
+	for _, d := range dirs {
+		dir := filepath.Join(filepath.Dir(filepath.Dir(any)), d.Name())
+		files, _ := os.ReadDir(dir)
+		for _, e := range files {
+			data, err := atomicfile.ReadFile(atomicfile.OS, filepath.Join(dir, e.Name()), maxRecord)
+			var r Record
+			if err == nil && strings.HasSuffix(e.Name(), ".json") && json.Unmarshal(data, &r) == nil && r.Name != "" {
+				f(&r)
+			}
+		}
+	}
 }
 
 // Record folds the end of an attempt into the record. The caller holds the lock
