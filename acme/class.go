@@ -51,6 +51,8 @@ type Error struct {
 	// operations that keep no back-off.
 	Next time.Time
 	Err  error // what it was made of; may be nil
+
+	held bool // nothing was tried: it is no failure to be counted
 }
 
 func (e *Error) Error() string { return e.Problems.Error() }

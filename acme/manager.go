@@ -2,7 +2,6 @@ package acme
 
 import (
 	"context"
-	"crypto/x509"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -129,51 +128,3 @@ type Result struct {
 
 	Warnings problem.List
 }
-
-// Preflight says what would make an order fail, and for which name, without
-// making one: the specification itself, the CA not reachable, the clock, the
-// account and its terms, the profile, ports, directories and credentials of the
-// challenge, names that lead elsewhere.
-func (m *Manager) Preflight(ctx context.Context, spec Spec) problem.List { return nil }
-
-// Obtain makes the certificate that spec describes, if [Next] says that an order
-// is due or one was begun, and otherwise returns the one there is. With an error
-// the Result holds the live version all the same, if there is one.
-func (m *Manager) Obtain(ctx context.Context, spec Spec, o Options) (Result, error) {
-	return Result{}, errTodo
-}
-
-// Refresh asks the CA when it would like the live certificate to be renewed and
-// writes down the answer, or that there was none. It returns the State in either
-// case; the error is of disk, locks or ctx, never the CA's.
-func (m *Manager) Refresh(ctx context.Context, spec Spec) (State, error) {
-	return State{}, errTodo
-}
-
-// Revoke revokes the live certificate (RFC 8555 section 7.6), which stays on
-// disk. With reason ReasonKeyCompromise its key will not be used again.
-func (m *Manager) Revoke(ctx context.Context, spec Spec, reason RevocationReason) error {
-	return errTodo
-}
-
-// RevocationReason is an RFC 5280 section 5.3.1 reason code that CAs accept from
-// subscribers (Let's Encrypt: 0, 1, 4 and 5).
-type RevocationReason uint
-
-const (
-	Unspecified          RevocationReason = 0
-	KeyCompromise        RevocationReason = 1
-	Superseded           RevocationReason = 4
-	CessationOfOperation RevocationReason = 5
-)
-
-// State is what is on disk about one certificate; zero, with its name's
-// directory missing, if nothing is. It takes no lock.
-func (m *Manager) State(name string) (State, error) { return State{}, errTodo }
-
-// StateOf is State with the orders and failed validations that concern the names
-// of spec at its CA, which [Next] needs.
-func (m *Manager) StateOf(spec Spec) (State, error) { return State{}, errTodo }
-
-// Leaf reads the live certificate of a name; nil if there is none.
-func (m *Manager) Leaf(name string) (*x509.Certificate, error) { return nil, errTodo }

@@ -16,10 +16,11 @@ type Version struct {
 	AccountURI string  `json:"account_uri"` // the account it was ordered with
 	Profile    string  `json:"profile"`     // as asked for
 	KeyType    KeyType `json:"key_type"`
-	SPKI       string  `json:"spki"`        // SHA-256 of the SubjectPublicKeyInfo, lower-case hex: TLSA 3 1 1
-	SHA256     string  `json:"sha256"`      // fingerprint of the leaf
-	ChainLen   int     `json:"chain_len"`   // certificates in fullchain.pem
-	Issuer     string  `json:"issuer"`      // common name of the leaf's issuer
+	SPKI       string  `json:"spki"`      // SHA-256 of the SubjectPublicKeyInfo, lower-case hex: TLSA 3 1 1
+	SHA256     string  `json:"sha256"`    // fingerprint of the leaf
+	ChainLen   int     `json:"chain_len"` // certificates in fullchain.pem
+	Issuer     string  `json:"issuer"`    // common name of the leaf's issuer
+	OrderURL   string  `json:"order_url"`
 	ARICertID  string  `json:"ari_cert_id"` // RFC 9773 section 4.1; "" if the leaf has no key identifier of its issuer
 
 	// Files are the digests of the other files of the directory, by name.
