@@ -26,8 +26,8 @@ var top = []string{"cmd", "acme", "deploy", "verify", "contrib", "testdata", "go
 var leaves = []string{"verify/problem", "verify/keypair", "deploy/postfix/cf", "deploy/program", "deploy/atomicfile", "deploy/lock"}
 
 // testHelp is imported by tests and by other test help only. contrib/bench is a
-// program that stages a host as tests do.
-var testHelp = []string{"verify/certtest", "verify/probe/smtptest", "acme/acmetest", "deploy/postfix/postfixtest", "deploy/atomicfile/crashfs", "contrib/bench"}
+// program that stages a host as tests do, contrib/testca one that is a CA.
+var testHelp = []string{"verify/certtest", "verify/probe/smtptest", "acme/acmetest", "deploy/postfix/postfixtest", "deploy/atomicfile/crashfs", "contrib/bench", "contrib/testca"}
 
 // room is what one package may import of ours, beside the leaves and what is
 // below its own internal folder.

@@ -189,6 +189,10 @@ func (a *app) keep(ctx context.Context, w wish, o passOptions, v *passJSON, res 
 			res.problem(p)
 		}
 		a.alarm(w, st, d, res)
+		if d.Held != "" && !ordered {
+			res.problem(problem.Warn("order_waits", problem.At{}, "an order for %s is due, and waits until %s UTC: %s", w.name,
+				d.Attempt.UTC().Format(time.DateTime), orText(st.LastError, orText(heldWords[d.Held], d.Held))))
+		}
 		return a.liveOf(st, v), failed
 	}
 }
@@ -324,11 +328,15 @@ func (a *app) showNext(v *passJSON) {
 	if v.Source != config.SourceACME || v.Next.Attempt == nil {
 		return
 	}
-	words := orText(nextWords[v.Next.Reason], v.Next.Reason)
-	if v.Next.Held != "" {
-		words = "held back: " + orText(heldWords[v.Next.Held], v.Next.Held)
+	a.text.printf("  next order   %s\n", v.Next.words())
+}
+
+func (n nextJSON) words() string {
+	words := orText(nextWords[n.Reason], n.Reason)
+	if n.Held != "" {
+		words = "held back: " + orText(heldWords[n.Held], n.Held)
 	}
-	a.text.printf("  next order   %s UTC (%s)\n", v.Next.Attempt.Format(time.DateTime), words)
+	return n.Attempt.Format(time.DateTime) + " UTC (" + words + ")"
 }
 
 // nextWords say why there will be an order.

@@ -192,6 +192,8 @@ var remedies = map[string]string{
 	"challenge_failed":     "free the port, or correct the directory or the credentials that it names; see: ss -ltnp",
 	"order_pending":        "nothing: the order is resumed by itself",
 	"order_refused":        "correct what the CA complains about",
+	"order_waits":          "mend the reason; it is tried again at that time, sooner: postcert renew --force",
+	"issued_not_installed": "mend the reason; it is deployed again by itself where the daemon or a timer runs, sooner: postcert renew",
 	"order_backoff":        "nothing: it is tried again at that time; sooner: --force",
 	"order_cap":            "nothing: it is tried again at that time; a CA allows five a week for one set of names",
 	"order_guard":          "mend what the CA could not validate; it is tried again at that time",

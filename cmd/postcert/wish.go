@@ -63,7 +63,11 @@ func (a *app) manager() (*acme.Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &acme.Manager{Store: store, UserAgent: "postcert/" + versionString(), Now: a.now, Log: a.log, TLSA: a.tlsa}, nil
+	m := &acme.Manager{Store: store, UserAgent: "postcert/" + versionString(), Now: a.now, TLSA: a.tlsa}
+	if a.flags.verbose > 0 { // else what went wrong is said once, as a problem
+		m.Log = a.log
+	}
+	return m, nil
 }
 
 // tlsa asks the resolver of this host whether there is a TLSA record for a mail
