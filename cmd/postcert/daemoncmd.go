@@ -16,6 +16,7 @@ import (
 
 	"postcert/cmd/postcert/internal/config"
 	"postcert/cmd/postcert/internal/daemon"
+	"postcert/deploy"
 	"postcert/deploy/atomicfile"
 	"postcert/deploy/program"
 	"postcert/verify/problem"
@@ -161,8 +162,20 @@ type childResult struct {
 	status   int
 	err      error
 	problems []problem.Problem
-	passes   []passJSON
+	passes   []childPass
 	took     time.Duration
+}
+
+// childPass is what is told on of a passJSON.
+type childPass struct {
+	Action  string   `json:"action"`
+	Next    nextJSON `json:"next"`
+	Deploys []struct {
+		Transaction *struct {
+			Outcome deploy.Outcome `json:"outcome"`
+		} `json:"transaction"`
+		Next *time.Time `json:"next_attempt"`
+	} `json:"deploys"`
 }
 
 // child runs one command of this program. Arguments and environment hold nothing
@@ -180,7 +193,7 @@ func (s *keeper) child(ctx context.Context, args ...string) childResult {
 	out := childResult{status: r.Status, took: r.Took}
 	var said struct {
 		Problems     []problem.Problem `json:"problems"`
-		Certificates []passJSON        `json:"certificates"`
+		Certificates []childPass       `json:"certificates"`
 	}
 	if jerr := json.Unmarshal(r.Stdout, &said); jerr != nil || r.Status < 0 {
 		out.err = errors.Join(err, jerr)

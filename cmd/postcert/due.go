@@ -38,9 +38,13 @@ const watchInterval = 10 * time.Minute
 // dueOf is when one certificate has its next turn, and for what: an order or a
 // question to the CA, a deploy that is to be tried again, the daily proof.
 func (a *app) dueOf(w wish, turn status.Turn, now time.Time) (time.Time, string) {
-	at, why := dailyAt(turn, now), "daily proof"
-	sooner := func(t time.Time, words string) {
-		if t.Before(at) {
+	var at time.Time
+	var why string
+	sooner := func(t time.Time, words string) { // of what is due already, the first that is named
+		if t.Before(now) {
+			t = now
+		}
+		if at.IsZero() || t.Before(at) {
 			at, why = t, words
 		}
 	}
@@ -65,6 +69,7 @@ func (a *app) dueOf(w wish, turn status.Turn, now time.Time) (time.Time, string)
 			sooner(rec.RetryAt(now), "deploy again")
 		}
 	}
+	sooner(dailyAt(turn, now), "daily proof")
 	return at, why
 }
 
