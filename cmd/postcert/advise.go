@@ -102,7 +102,8 @@ func statusOf(err error, problems problem.List) int {
 	case errors.As(err, &rolledBack):
 		return statusRolledBack
 	case errors.As(err, &usage), hasPrefix(problems, "config_unknown", "config_type", "config_value", "config_missing",
-		"config_unreadable", "config_documents", "config_writable", "config_syntax", "instance_", "usage"):
+		"config_unreadable", "config_documents", "config_writable", "config_syntax", "instance_", "usage",
+		"acme_directory_unknown", "acme_trust_unreadable", "dns_provider_unknown", "dns_credentials"):
 		return statusUsage
 	case errors.As(err, &held), errors.As(err, &stale):
 		return statusBusy

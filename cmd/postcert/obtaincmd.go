@@ -137,9 +137,7 @@ func (a *app) obtain(ctx context.Context, f *obtainFlags, args []string, res *re
 		o.dryDirectory, o.dryRoots = spec.Directory, spec.Roots
 	}
 	all, err := a.passes(ctx, list, o, res)
-	if f.fresh {
-		a.forget(list[0])
-	}
+	forgotten := f.fresh && a.forget(list[0])
 	if err != nil {
 		return err
 	}
@@ -150,6 +148,8 @@ func (a *app) obtain(ctx context.Context, f *obtainFlags, args []string, res *re
 		res.headline = "dry run: the CA issued a certificate for trial, which was not kept. Nothing was installed."
 	case a.flags.dryRun:
 		res.headline = "dry run: an order would fail. Nothing was stored or installed."
+	case forgotten:
+		res.headline = "not obtained: nothing was stored, and what is served stays. Correct what is named above, and run it again."
 	default:
 		res.headline = passHeadline(res, all)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"postcert/acme"
@@ -233,17 +234,15 @@ func (a *app) ready(ctx context.Context, m *acme.Manager, w wish, d acme.Decisio
 	if d.Action == acme.Resume {
 		return nil
 	}
-	if err := a.account(ctx, m, w); err != nil {
-		return err
-	}
 	found := m.Preflight(ctx, w.spec)
 	for _, p := range found.Warnings() {
 		res.problem(p)
 	}
-	if errs := found.Errors(); len(errs) > 0 {
+	errs := slices.DeleteFunc(found.Errors(), func(p problem.Problem) bool { return p.ID == "account_missing" })
+	if len(errs) > 0 {
 		return &acme.Error{Class: acme.ClassLocal, Problems: errs}
 	}
-	return nil
+	return a.account(ctx, m, w)
 }
 
 // account registers the account of a certificate if there is none yet.

@@ -247,17 +247,19 @@ func (a *app) remember(w wish) error {
 
 // forget drops a wish of flags that came to nothing: the next command line may be
 // another one. If an order was begun, or there is a certificate, it stays.
-func (a *app) forget(w wish) {
+func (a *app) forget(w wish) bool {
 	m, err := a.manager()
 	if err != nil {
-		return
+		return false
 	}
 	if st, err := m.StateOf(w.spec); err != nil || st.Current != nil || st.Pending != nil {
-		return
+		return false
 	}
 	if err := os.Remove(a.rememberedPath(w.name)); err != nil {
 		a.log.Warn("forgetting what was not obtained", "err", err)
+		return false
 	}
+	return true
 }
 
 // target is one place where a certificate is to be served.
