@@ -167,4 +167,3 @@ func TestObtain(t *testing.T) {
 		t.Error("a compromised key was used again")
 	}
 }
-
