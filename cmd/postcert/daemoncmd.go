@@ -56,6 +56,7 @@ type keeper struct {
 
 func (a *app) daemon(ctx context.Context, res *result) error {
 	hangup := a.hangups()
+	a.keyless = true
 	manager := daemon.NewManager(a.env)
 	exe, err := os.Executable()
 	if err != nil {
