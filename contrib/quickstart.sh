@@ -43,7 +43,9 @@ if [ "${POSTCERT_DEMO-}" = "" ]; then
 	trap 'rm -rf "$demo"' EXIT
 	trap 'exit 130' INT TERM
 	echo "building postcert ..."
-	(cd "$here" && CGO_ENABLED=0 go build -trimpath -o "$demo/postcert" ./cmd/postcert && CGO_ENABLED=0 go build -o "$demo/impostor" ./contrib/impostor && CGO_ENABLED=0 go build -o "$demo/testca" ./contrib/testca)
+	(cd "$here" && CGO_ENABLED=0 go build -trimpath -o "$demo/postcert" ./cmd/postcert && CGO_ENABLED=0 go build -o "$demo/impostor" ./contrib/impostor)
+	# The CA is needed later, and is built meanwhile.
+	(cd "$here" && CGO_ENABLED=0 go build -o "$demo/testca.new" ./contrib/testca && mv "$demo/testca.new" "$demo/testca") &
 	# A network, a process table and mounts of its own: ports 25, 465 and 587 are
 	# free there, and every process ends with it.
 	POSTCERT_DEMO=$demo unshare --net --mount --pid --fork --kill-child --mount-proc sh "$here/contrib/quickstart.sh" && status=0 || status=$?
@@ -213,14 +215,20 @@ run history; expect 0
 
 # From here on postcert is its own ACME client. The CA is Pebble, in a process of
 # its own; it validates by http-01, on port 80 of this private network, and wishes
-# the first certificate to be renewed 12 seconds after it was issued.
+# the first certificate to be renewed 6 seconds after it was issued.
 mkdir -p "$demo/ca"
 printf '127.0.0.1 localhost mail.example.com\n' >"$demo/hosts"
 mount --bind "$demo/hosts" /etc/hosts
-testca -dir "$demo/ca" -http 80 -for 120s -renew-after 12s -refuse-after 2 >"$demo/ca/url" &
-for _ in 1 2 3 4 5 6 7 8 9 10; do
-	[ -s "$demo/ca/url" ] && break
-	sleep 0.3
+n=0
+until [ -x "$demo/testca" ] || [ $n -gt 600 ]; do
+	sleep 0.2
+	n=$((n + 1))
+done
+testca -dir "$demo/ca" -http 80 -for 120s -renew-after 6s -refuse-after 2 >"$demo/ca/url" &
+n=0
+until [ -s "$demo/ca/url" ] || [ $n -gt 50 ]; do
+	sleep 0.1
+	n=$((n + 1))
 done
 url=$(cat "$demo/ca/url")
 
