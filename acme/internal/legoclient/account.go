@@ -122,9 +122,10 @@ func (c *Client) UpdateContact(ctx context.Context, acct Account, contact []stri
 }
 
 // ChangeKey gives the account another key (RFC 8555 section 7.3.5). From then on
-// the CA knows the account by next only; acct.Key is worth nothing. If it is not
-// known how the request ended (Kind Network or Canceled), ask by Lookup with
-// next.
+// the CA knows the account by next only; acct.Key is worth nothing. Success is
+// what the CA then answers to next, not what it said to the change: Pebble says
+// yes to a key that another account has, and changes nothing. If it is not known
+// how the request ended (Kind Network or Canceled), ask by Lookup with next.
 func (c *Client) ChangeKey(ctx context.Context, acct Account, next crypto.Signer) error {
 	s, err := c.open(ctx, "change account key", acct)
 	if err != nil {
@@ -151,7 +152,16 @@ func (c *Client) ChangeKey(ctx context.Context, acct Account, next crypto.Signer
 	if err != nil {
 		return s.fail(err)
 	}
-	return s.do(func() error { return s.post(where, []byte(inner)) })
+	if err := s.do(func() error { return s.post(where, []byte(inner)) }); err != nil {
+		return err
+	}
+	switch uri, err := c.Lookup(ctx, next); {
+	case err != nil:
+		return err
+	case uri != acct.URI:
+		return s.fail(&Error{Kind: Protocol, Detail: "the key is another account's: " + shown(uri)})
+	}
+	return nil
 }
 
 // Deactivate gives an authorization back (RFC 8555 section 7.5.2), so that it
