@@ -221,10 +221,13 @@ func (m *Manager) settle(ctx context.Context, c ca, directory, label string, a s
 	uri, err := c.Lookup(ctx, a.rolling)
 	switch {
 	case err == nil && (a.state == nil || a.state.URI == uri):
-		if err := m.Store.fs.Rename(rolling, key); err != nil {
+		// Written and forced to disk under its name, and only then removed under
+		// the other: after a rename, POSIX would let a power cut leave the old key
+		// under this name and nothing under that.
+		if err := m.Store.writeKey(key, a.rolling); err != nil {
 			return nil, err
 		}
-		return a.rolling, m.Store.fs.SyncDir(dirOf(key))
+		return a.rolling, m.Store.dropRolling(rolling)
 	case err == nil:
 		return nil, &FileError{Path: rolling, Err: errors.New("the CA knows it as the key of another account")}
 	case caType(err) != "accountDoesNotExist":
@@ -233,10 +236,14 @@ func (m *Manager) settle(ctx context.Context, c ca, directory, label string, a s
 	if _, err := c.Lookup(ctx, a.key); err != nil {
 		return nil, err
 	}
-	if err := m.Store.fs.Remove(rolling); err != nil {
-		return nil, err
+	return a.key, m.Store.dropRolling(rolling)
+}
+
+func (s *Store) dropRolling(path string) error {
+	if err := s.fs.Remove(path); err != nil {
+		return err
 	}
-	return a.key, m.Store.fs.SyncDir(dirOf(key))
+	return s.fs.SyncDir(dirOf(path))
 }
 
 // Rollover gives an account a new key (RFC 8555 section 7.3.5). The new key is
