@@ -7,8 +7,9 @@
 #   -long    the long forms of the proofs (POSTCERT_LONG=1): hours
 #
 # First the tests with the race detector. Then the proofs, without it: tests named
-# TestProof..., which show the figures of README.md. Then the mutants, each of
-# which a test must notice, and a minute for each fuzz target.
+# TestProof..., which show the figures of README.md. Then contrib/dns, a module of
+# its own with some 200 others below it, the mutants, each of which a test must
+# notice, and a minute for each fuzz target.
 #
 # packages are as for go test; the default is ./... Each stage prints one line
 # with its time; the first that fails ends the run, with its output. With CI set
@@ -50,9 +51,9 @@ stage() {
 	exit 1
 }
 
-packages='postfix postfix-mysql postfix-pcre openssl gcc libc6-dev acl attr patch strace procps iproute2 util-linux e2fsprogs ca-certificates'
+packages='postfix postfix-mysql postfix-pcre bind9 openssl gcc libc6-dev acl attr patch strace procps iproute2 util-linux e2fsprogs ca-certificates'
 [ "$form" != -long ] || packages="$packages xfsprogs btrfs-progs"
-programs='openssl gcc patch setfacl setfattr strace ps ip unshare mkfs.ext4 chattr'
+programs='openssl named gcc patch setfacl setfattr strace ps ip unshare mkfs.ext4 chattr'
 
 installed() {
 	case $(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null) in
@@ -107,6 +108,8 @@ install_needs() {
 	export DEBIAN_FRONTEND=noninteractive
 	postfix=old
 	installed postfix || postfix=new
+	named=old
+	installed bind9 || named=new
 	running=no
 	if postfix_runs; then running=yes; fi
 	if [ $postfix = new ]; then # what it starts for a moment listens on loopback only
@@ -114,6 +117,7 @@ install_needs() {
 	fi
 	# --no-remove: Debian has one mail server at a time, and this may be somebody's.
 	apt_install $missing || { apt-get update && apt_install $missing; } || return 1
+	if [ $named = new ] && [ -d /run/systemd/system ]; then systemctl disable --now named.service; fi
 	if [ $running = no ]; then stop_postfix $postfix; fi
 }
 
@@ -235,6 +239,7 @@ if [ "$form" != -short ]; then
 	proofs "$@"
 	CGO_ENABLED=0
 	export CGO_ENABLED
+	stage 'contrib/dns' sh -c 'cd contrib/dns && go vet ./... && go test -count=1 ./...'
 	shown 'mutants' go run ./contrib/mutants
 	shown 'fuzz, a minute each' go run ./contrib/fuzz -time 60s -jobs 4 "$@"
 fi
