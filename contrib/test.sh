@@ -241,6 +241,6 @@ if [ "$form" != -short ]; then
 	export CGO_ENABLED
 	stage 'contrib/dns' sh -c 'cd contrib/dns && go vet ./... && go test -count=1 ./...'
 	shown 'mutants' go run ./contrib/mutants
-	shown 'fuzz, a minute each' go run ./contrib/fuzz -time 60s -jobs 4 "$@"
+	shown 'fuzz, a minute each' go run ./contrib/fuzz -time 60s -jobs 6 "$@"
 fi
 total
