@@ -175,12 +175,15 @@ func (b *rfc2136) zone(ctx context.Context, fqdn string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		switch reply.Rcode {
-		case dns.RcodeSuccess, dns.RcodeNameError:
+		sig := reply.IsTsig()
+		switch {
+		case sig != nil && sig.Error != dns.RcodeSuccess:
+			return "", b.refusal(reply, "the question for the zone of "+fqdn)
+		case reply.Rcode == dns.RcodeSuccess, reply.Rcode == dns.RcodeNameError:
 			if zone := soaOwner(reply, fqdn[i:]); zone != "" && reply.Authoritative {
 				return zone, nil
 			}
-		case dns.RcodeRefused, dns.RcodeNotAuth: // not one of its zones; the parent may be
+		case reply.Rcode == dns.RcodeRefused, reply.Rcode == dns.RcodeNotAuth: // not one of its zones; the parent may be
 		default:
 			return "", b.refusal(reply, "the question for the zone of "+fqdn)
 		}
