@@ -58,7 +58,7 @@ func (m *Manager) Register(ctx context.Context, s AccountSpec) (AccountState, er
 }
 
 func (m *Manager) register(ctx context.Context, s AccountSpec, contact []string) (AccountState, error) {
-	if err := m.Store.sweep(m.Store.ca(s.Directory, s.Label)); err != nil {
+	if err := m.Store.sweepCA(s.Directory, s.Label); err != nil {
 		return AccountState{}, err
 	}
 	a, err := m.Store.account(s.Directory, s.Label)
@@ -160,8 +160,9 @@ func termsNotAgreed(directory, terms string) error {
 
 // keepAccount writes a new account down.
 func (m *Manager) keepAccount(st AccountState, key crypto.Signer) (AccountState, error) {
+	st.KeyType, st.Thumbprint = keyType(key.Public()), thumbprint(key.Public())
 	err := m.Store.writeAccount(st)
-	st.KeyType, st.Thumbprint, st.Created, st.Status = keyType(key.Public()), thumbprint(key.Public()), true, "valid"
+	st.Created, st.Status = true, "valid"
 	m.log().Info("account registered", "uri", st.URI, "directory", st.Directory)
 	return st, err
 }
@@ -180,7 +181,11 @@ func (a account) client() legoclient.Account { return legoclient.Account{Key: a.
 
 // settled reads an account to be used. A rollover that was interrupted is
 // settled first, and a description that is missing is made again from the key.
+// The caller holds the CA's lock.
 func (m *Manager) settled(ctx context.Context, c ca, directory, label string) (account, error) {
+	if err := m.Store.sweepCA(directory, label); err != nil {
+		return account{}, err
+	}
 	a, err := m.Store.account(directory, label)
 	if err != nil {
 		return account{}, err
@@ -203,7 +208,8 @@ func (m *Manager) settled(ctx context.Context, c ca, directory, label string) (a
 		if err != nil {
 			return account{}, err
 		}
-		a.state = &AccountState{Directory: directory, Label: label, URI: uri, CreatedAt: m.now().UTC()}
+		a.state = &AccountState{Directory: directory, Label: label, URI: uri, CreatedAt: m.now().UTC(),
+			KeyType: keyType(key.Public()), Thumbprint: thumbprint(key.Public())}
 		if err := m.Store.writeAccount(*a.state); err != nil {
 			return account{}, err
 		}
@@ -227,6 +233,12 @@ func (m *Manager) settle(ctx context.Context, c ca, directory, label string, a s
 		if err := m.Store.writeKey(key, a.rolling); err != nil {
 			return nil, err
 		}
+		if a.state != nil {
+			a.state.KeyType, a.state.Thumbprint = keyType(a.rolling.Public()), thumbprint(a.rolling.Public())
+			if err := m.Store.writeAccount(*a.state); err != nil {
+				return nil, err
+			}
+		}
 		return a.rolling, m.Store.dropRolling(rolling)
 	case err == nil:
 		return nil, &FileError{Path: rolling, Err: errors.New("the CA knows it as the key of another account")}
@@ -235,6 +247,12 @@ func (m *Manager) settle(ctx context.Context, c ca, directory, label string, a s
 	}
 	if _, err := c.Lookup(ctx, a.key); err != nil {
 		return nil, err
+	}
+	if a.state != nil {
+		a.state.KeyType, a.state.Thumbprint = keyType(a.key.Public()), thumbprint(a.key.Public())
+		if err := m.Store.writeAccount(*a.state); err != nil {
+			return nil, err
+		}
 	}
 	return a.key, m.Store.dropRolling(rolling)
 }
