@@ -149,7 +149,7 @@ func TestProofYears(t *testing.T) {
 				return legoclient.RenewalInfo{Start: leaf.NotBefore, End: leaf.NotBefore.Add(time.Minute)}, nil
 			}
 		}, orders: 1000},
-		{name: "validation fails every other day", stage: func(d *daemon) { d.flap(d.ca) }, orders: 3, longOnly: true},
+		{name: "validation fails every other day", stage: func(d *daemon) { d.flap(d.ca) }, orders: 5, longOnly: true},
 		{name: "the same with trials", stage: func(d *daemon) {
 			d.flap(d.ca)
 			trial, dial := newScript(d.ca.clock, 90*day), d.dial
