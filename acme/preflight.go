@@ -15,8 +15,7 @@ import (
 // Preflight says what would make an order fail, and for which name, without
 // making one: the specification itself, the CA not reachable, the clock, the
 // account and its terms, the profile, ports, directories and credentials of the
-// challenge, names that lead elsewhere. Account comes as warnings too: an order
-// is possible in spite of them.
+// challenge, names that lead elsewhere. What does not stop an order is a warning.
 func (m *Manager) Preflight(ctx context.Context, spec Spec) problem.List {
 	spec, err := spec.Normal()
 	if err != nil {
