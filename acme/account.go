@@ -58,7 +58,7 @@ func (m *Manager) Register(ctx context.Context, s AccountSpec) (AccountState, er
 }
 
 func (m *Manager) register(ctx context.Context, s AccountSpec, contact []string) (AccountState, error) {
-	if err := m.Store.sweep(m.Store.ca(s.Directory, s.Label)); err != nil {
+	if err := m.Store.sweepCA(s.Directory, s.Label); err != nil {
 		return AccountState{}, err
 	}
 	a, err := m.Store.account(s.Directory, s.Label)
@@ -160,8 +160,9 @@ func termsNotAgreed(directory, terms string) error {
 
 // keepAccount writes a new account down.
 func (m *Manager) keepAccount(st AccountState, key crypto.Signer) (AccountState, error) {
+	st.KeyType, st.Thumbprint = keyType(key.Public()), thumbprint(key.Public())
 	err := m.Store.writeAccount(st)
-	st.KeyType, st.Thumbprint, st.Created, st.Status = keyType(key.Public()), thumbprint(key.Public()), true, "valid"
+	st.Created, st.Status = true, "valid"
 	m.log().Info("account registered", "uri", st.URI, "directory", st.Directory)
 	return st, err
 }
@@ -180,7 +181,11 @@ func (a account) client() legoclient.Account { return legoclient.Account{Key: a.
 
 // settled reads an account to be used. A rollover that was interrupted is
 // settled first, and a description that is missing is made again from the key.
+// The caller holds the CA's lock.
 func (m *Manager) settled(ctx context.Context, c ca, directory, label string) (account, error) {
+	if err := m.Store.sweepCA(directory, label); err != nil {
+		return account{}, err
+	}
 	a, err := m.Store.account(directory, label)
 	if err != nil {
 		return account{}, err
@@ -203,7 +208,8 @@ func (m *Manager) settled(ctx context.Context, c ca, directory, label string) (a
 		if err != nil {
 			return account{}, err
 		}
-		a.state = &AccountState{Directory: directory, Label: label, URI: uri, CreatedAt: m.now().UTC()}
+		a.state = &AccountState{Directory: directory, Label: label, URI: uri, CreatedAt: m.now().UTC(),
+			KeyType: keyType(key.Public()), Thumbprint: thumbprint(key.Public())}
 		if err := m.Store.writeAccount(*a.state); err != nil {
 			return account{}, err
 		}
@@ -221,10 +227,19 @@ func (m *Manager) settle(ctx context.Context, c ca, directory, label string, a s
 	uri, err := c.Lookup(ctx, a.rolling)
 	switch {
 	case err == nil && (a.state == nil || a.state.URI == uri):
-		if err := m.Store.fs.Rename(rolling, key); err != nil {
+		// Written and forced to disk under its name, and only then removed under
+		// the other: after a rename, POSIX would let a power cut leave the old key
+		// under this name and nothing under that.
+		if err := m.Store.writeKey(key, a.rolling); err != nil {
 			return nil, err
 		}
-		return a.rolling, m.Store.fs.SyncDir(dirOf(key))
+		if a.state != nil {
+			a.state.KeyType, a.state.Thumbprint = keyType(a.rolling.Public()), thumbprint(a.rolling.Public())
+			if err := m.Store.writeAccount(*a.state); err != nil {
+				return nil, err
+			}
+		}
+		return a.rolling, m.Store.dropRolling(rolling)
 	case err == nil:
 		return nil, &FileError{Path: rolling, Err: errors.New("the CA knows it as the key of another account")}
 	case caType(err) != "accountDoesNotExist":
@@ -233,10 +248,20 @@ func (m *Manager) settle(ctx context.Context, c ca, directory, label string, a s
 	if _, err := c.Lookup(ctx, a.key); err != nil {
 		return nil, err
 	}
-	if err := m.Store.fs.Remove(rolling); err != nil {
-		return nil, err
+	if a.state != nil {
+		a.state.KeyType, a.state.Thumbprint = keyType(a.key.Public()), thumbprint(a.key.Public())
+		if err := m.Store.writeAccount(*a.state); err != nil {
+			return nil, err
+		}
 	}
-	return a.key, m.Store.fs.SyncDir(dirOf(key))
+	return a.key, m.Store.dropRolling(rolling)
+}
+
+func (s *Store) dropRolling(path string) error {
+	if err := s.fs.Remove(path); err != nil {
+		return err
+	}
+	return s.fs.SyncDir(dirOf(path))
 }
 
 // Rollover gives an account a new key (RFC 8555 section 7.3.5). The new key is

@@ -57,11 +57,23 @@ func (s *Store) account(directory, label string) (stored, error) {
 	}
 	if a.state != nil {
 		a.state.Rolling = a.rolling != nil
+		// During a rollover the description may still be of the old key.
+		if a.key != nil && a.rolling == nil && a.state.Thumbprint != thumbprint(a.key.Public()) {
+			return a, &FileError{Path: s.ca(directory, label, fileAccountKey), Err: errors.New("it is not the key that the account beside it has")}
+		}
 		if a.key != nil {
 			a.state.KeyType, a.state.Thumbprint = keyType(a.key.Public()), thumbprint(a.key.Public())
 		}
 	}
 	return a, nil
+}
+
+// sweepCA removes what killed runs left of an account and of the ledger.
+func (s *Store) sweepCA(directory, label string) error {
+	if err := s.sweep(s.ca(directory)); err != nil {
+		return err
+	}
+	return s.sweep(s.ca(directory, label))
 }
 
 func (s *Store) writeAccount(a AccountState) error {

@@ -27,7 +27,7 @@ var (
 // of the live certificate, zero if there is none. It is pure: its jitter comes
 // from its arguments, and only ever makes it later, by at most 5 %.
 //
-//	network, pending  Retry-After, else 1 min, 5 min, 15 min, 1 h: they use up nothing
+//	network, pending  Retry-After, else 1 min, 5 min, 15 min, 1 h; down to 5 min when little is left: they use up nothing
 //	rate_limited      what the CA said; if it said nothing, 1 h, 4 h, 1 d
 //	validation        15 min, 1 h, 4 h, 1 d, but never more than 1/8 of what is left, and never below 15 min
 //	local             2 min, 10 min, 1 h: the CA is not involved
@@ -42,6 +42,9 @@ func Backoff(class Class, failures int, err error, now, notAfter time.Time) time
 		wait = min(retryAfter(err, now), networkRetryAfter)
 		if wait <= 0 {
 			wait = nth(waitNetwork, failures)
+			if left := notAfter.Sub(now); !notAfter.IsZero() {
+				wait = min(wait, max(left/64, waitNetwork[1])) // asking costs nobody anything
+			}
 		}
 		wait = max(wait, time.Second)
 	case ClassRateLimited:

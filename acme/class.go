@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"postcert/acme/internal/legoclient"
+	"postcert/deploy/atomicfile"
 	"postcert/deploy/lock"
 	"postcert/verify/problem"
 )
@@ -72,7 +73,7 @@ func leaves(err error) []error {
 	switch e := err.(type) { //nolint:errorlint // walks the tree itself
 	case nil:
 		return nil
-	case *Error, *legoclient.Error, *lock.HeldError:
+	case *Error, *legoclient.Error, *lock.HeldError, *FileError, *fs.PathError, *atomicfile.RefusedError:
 		return []error{err}
 	case interface{ Unwrap() []error }:
 		var all []error

@@ -1,6 +1,7 @@
 package acme
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -85,6 +86,11 @@ func decodeKey(data []byte) (crypto.Signer, error) {
 	}
 	signer, ok := key.(crypto.Signer)
 	if !ok || keyType(signer.Public()) == "" {
+		return nil, errKey
+	}
+	// Parsers pass over parts of a key, such as the copy of the public one, so a
+	// damage there would go unseen.
+	if again, err := encodeKey(signer); err != nil || !bytes.Equal(again, data) {
 		return nil, errKey
 	}
 	return signer, nil

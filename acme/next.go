@@ -38,8 +38,8 @@ type Decision struct {
 
 	// Attempt is when the next order will be attempted: now or later, never
 	// zero. Held says what holds it back although it is due: a class of failure,
-	// "cap" (orders per week), "guard" (failed validations) or "ari" (renewals
-	// because of ARI per day); "" if nothing does.
+	// "cap" (orders per week), "pace" (failed ones are spread over the week),
+	// "guard" (failed validations) or "ari" (renewals because of ARI per day); "" if nothing does.
 	Attempt time.Time
 	Held    string
 
@@ -71,6 +71,7 @@ const (
 	shortLife = 10 * day // below it a certificate is renewed at half of its life
 
 	maxOrders    = 5 // per week and set of names: what Let's Encrypt issues
+	freeOrders   = 3 // of them that are made as fast as the back-off allows
 	maxARIOrders = 2 // per day and certificate
 	maxFailures  = 3 // validations per hour and name; Let's Encrypt allows 5
 
@@ -229,6 +230,9 @@ func (st State) gate(spec Spec, d *Decision, t time.Time) (time.Time, string) {
 	}
 	if !st.resumable(spec, t) {
 		hold(capped(st.Orders, t), "cap")
+		if st.Failures > 0 && (st.Class == ClassValidation || st.Class == ClassBadCert) {
+			hold(st.paced(t), "pace")
+		}
 	}
 	if v := st.Current; v != nil && d.Reason == ReasonARI {
 		// Only renewals that the CA pulled forward are counted: those at their
@@ -238,6 +242,25 @@ func (st State) gate(spec Spec, d *Decision, t time.Time) (time.Time, string) {
 		}
 	}
 	return gate, held
+}
+
+// paced spreads what is left of a week's orders evenly once the first few have
+// failed, so that what is repaired in the middle of the week is not held up to
+// its end.
+func (st State) paced(t time.Time) time.Time {
+	var recent []time.Time
+	for _, at := range st.Orders {
+		if at.Add(week).After(t) {
+			recent = append(recent, earliest(at, t))
+		}
+	}
+	n := len(recent)
+	if n < freeOrders || n >= maxOrders {
+		return time.Time{}
+	}
+	slices.SortFunc(recent, time.Time.Compare)
+	oldest, newest := recent[0], recent[n-1]
+	return newest.Add(oldest.Add(week).Sub(newest) / time.Duration(maxOrders-n+1))
 }
 
 // backingOff tells whether the last failure still counts. Another specification

@@ -221,13 +221,19 @@ func noOrder(err error) bool {
 	})
 }
 
+// plainAfter is the number of failures in a row after which orders say no more
+// than they must.
+const plainAfter = 2
+
 // replaces is the ARI identifier of the certificate that the order follows, ""
-// if the CA would refuse it: RFC 9773 section 5.
+// if the CA would refuse it: RFC 9773 section 5. After failures in a row it is left
+// out, whatever they were: a CA may answer with an error of its own what it does
+// not find.
 func (r *run) replaces(t time.Time) string {
 	v := r.st.Current
 	shared := v != nil && slices.ContainsFunc(v.Identifiers, func(name string) bool { return slices.Contains(r.spec.Identifiers, name) })
 	if !shared || !r.dir.ARI || v.Directory != r.spec.Directory || v.AccountURI != r.acct.URI ||
-		!t.Before(v.NotAfter) || r.st.Replaced == v.SHA256 {
+		!t.Before(v.NotAfter) || r.st.Replaced == v.SHA256 || r.st.Failures >= plainAfter {
 		return ""
 	}
 	return v.ARICertID
@@ -375,6 +381,12 @@ func (r *run) orderFailed(o legoclient.Order, err error) error {
 			err = &failed
 		}
 		return errors.Join(err, r.dropped(err))
+	}
+	if o.Status == "valid" && Classify(err) == ClassRequest {
+		// It is issued, and counted: it is asked for as long as the order lives.
+		return &Error{Class: ClassPending, Err: err, Problems: problem.List{
+			problem.New("order_pending", problem.At{}, "the certificate was issued and the CA does not hand it out: %v", err),
+		}}
 	}
 	if class := Classify(err); class == ClassRequest || class == ClassValidation {
 		return errors.Join(err, r.dropped(err))

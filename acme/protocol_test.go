@@ -127,6 +127,7 @@ func TestFailures(t *testing.T) {
 		{"finalize: answer lost", "Finalize done", errDown, ClassNetwork, 1, time.Minute},
 		{"finalize: bad CSR", "Finalize", refusal("badCSR", 400), ClassRequest, 2, day},
 		{"download: network", "Download", errDown, ClassNetwork, 1, time.Minute},
+		{"download: 404", "Download", refusal("malformed", 404), ClassPending, 1, time.Minute},
 		{"download: 429", "Download", limited, ClassRateLimited, 1, 3 * time.Hour},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -189,7 +189,6 @@ func privateDirectory(path string) error {
 
 // holder is a provider and what it has made.
 type holder struct {
-	name     string
 	provider challenge.Provider
 	made     map[request]time.Time // by FQDN and KeyAuth; since when
 }
@@ -206,7 +205,7 @@ func newHolder(o options, name string) (*holder, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &holder{name: name, provider: p, made: map[request]time.Time{}}, nil
+	return &holder{provider: p, made: map[request]time.Time{}}, nil
 }
 
 // do is one operation. The token is that by which some of lego's providers find
@@ -251,12 +250,12 @@ func hold(ctx context.Context, o options, name string) error {
 		case conn := <-requests:
 			h.serve(conn, broken)
 		case <-ctx.Done():
-			return h.end(o, l)
+			return h.end(o, name, l)
 		case <-deadline.C:
-			return h.end(o, l)
+			return h.end(o, name, l)
 		}
 		if broken != nil || len(h.made) == 0 {
-			return h.end(o, l)
+			return h.end(o, name, l)
 		}
 	}
 }
@@ -281,11 +280,9 @@ func (h *holder) serve(conn net.Conn, broken error) {
 
 // end takes the socket away and cleans up what is left. Who has connected and was
 // not served starts another holder.
-func (h *holder) end(o options, l net.Listener) error {
+func (h *holder) end(o options, name string, l net.Listener) error {
 	if unlock, err := lock(o.runtime); err == nil {
-		if h != nil {
-			_ = os.Remove(o.socket(h.name)) // nobody is harmed by one that stays
-		}
+		_ = os.Remove(o.socket(name)) // nobody is harmed by one that stays
 		l.Close()
 		unlock()
 	}

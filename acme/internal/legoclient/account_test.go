@@ -15,6 +15,7 @@ import (
 )
 
 func TestRegister(t *testing.T) {
+	t.Parallel()
 	w := start(t, acmetest.Options{})
 	if !strings.HasPrefix(w.acct.URI, "https://") {
 		t.Fatalf("the account's URL is %q", w.acct.URI)
@@ -41,6 +42,7 @@ func TestRegister(t *testing.T) {
 }
 
 func TestAccountKeys(t *testing.T) {
+	t.Parallel()
 	w := start(t, acmetest.Options{})
 	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
@@ -75,6 +77,7 @@ func TestAccountKeys(t *testing.T) {
 }
 
 func TestContact(t *testing.T) {
+	t.Parallel()
 	w := start(t, acmetest.Options{})
 	for _, contact := range [][]string{{"mailto:a@example.test", "mailto:b@example.test"}, {"mailto:c@example.test"}, nil} {
 		if err := w.client.UpdateContact(t.Context(), w.acct, contact); err != nil {
@@ -91,6 +94,7 @@ func TestContact(t *testing.T) {
 }
 
 func TestEAB(t *testing.T) {
+	t.Parallel()
 	hmac := []byte("0123456789abcdef0123456789abcdef")
 	w := start(t, acmetest.Options{EAB: map[string][]byte{"kid-1": hmac}})
 	dir, err := w.client.Directory(t.Context())
@@ -126,6 +130,7 @@ func TestEAB(t *testing.T) {
 }
 
 func TestChangeKey(t *testing.T) {
+	t.Parallel()
 	w := start(t, acmetest.Options{NonceReject: 50})
 	old := w.acct
 	next, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
@@ -167,6 +172,7 @@ func TestChangeKey(t *testing.T) {
 }
 
 func TestChangeKeyNone(t *testing.T) {
+	t.Parallel()
 	w := start(t, acmetest.Options{Directory: func(d map[string]any) { delete(d, "keyChange") }})
 	if err := w.client.ChangeKey(t.Context(), w.acct, newKey(t)); failure(t, err).Kind != Protocol {
 		t.Errorf("got %v", err)

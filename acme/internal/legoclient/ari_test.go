@@ -16,6 +16,7 @@ import (
 func rfc(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 func TestRenewalInfo(t *testing.T) {
+	t.Parallel()
 	w := start(t, acmetest.Options{})
 	leaf := w.issue(w.http(), OrderRequest{Identifiers: []string{"mail.example.test"}}).Certificates[0]
 	id, err := CertID(leaf)
@@ -49,6 +50,11 @@ func TestRenewalInfo(t *testing.T) {
 	if err != nil || !info.End.Before(time.Now()) {
 		t.Errorf("after the revocation: %+v, %v", info, err)
 	}
+	for _, r := range w.Requests() {
+		if r.Kind == acmetest.RenewalInfo && !strings.HasPrefix(r.UserAgent, "postcert") {
+			t.Errorf("asked by %q", r.UserAgent)
+		}
+	}
 	if !w.Revoked(leaf) {
 		t.Error("the CA does not have it revoked")
 	}
@@ -56,6 +62,7 @@ func TestRenewalInfo(t *testing.T) {
 
 // TestRenewalInfoBad: none of what a failing server says is a window.
 func TestRenewalInfoBad(t *testing.T) {
+	t.Parallel()
 	w := start(t, acmetest.Options{})
 	leaf := w.issue(w.http(), OrderRequest{Identifiers: []string{"mail.example.test"}}).Certificates[0]
 	id, err := CertID(leaf)
@@ -127,6 +134,7 @@ func TestRenewalInfoBad(t *testing.T) {
 }
 
 func TestRenewalInfoNone(t *testing.T) {
+	t.Parallel()
 	w := start(t, acmetest.Options{Directory: func(d map[string]any) { delete(d, "renewalInfo") }})
 	if _, err := w.client.RenewalInfo(t.Context(), "a.b"); !errors.Is(err, ErrNoARI) {
 		t.Errorf("got %v", err)

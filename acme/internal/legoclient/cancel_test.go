@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"runtime"
 	"strings"
 	"testing"
@@ -109,7 +110,7 @@ func TestCancelALPN(t *testing.T) {
 func TestCancelDNS(t *testing.T) {
 	w := start(t, acmetest.Options{})
 	s := solver(t, Challenge{Type: DNS01, DNS: &zone{dns: w.DNS}, Resolvers: []string{w.DNS.Addr}})
-	n := 1
+	n := 6 // before, it is as for http-01
 	for w.cancelAt(n, s) {
 		if left := w.DNS.TXT(); len(left) > 0 {
 			t.Errorf("%d: left over: %v", n, left)
@@ -126,7 +127,7 @@ func TestCancelDNS(t *testing.T) {
 func TestCancelElsewhere(t *testing.T) {
 	t.Run("between polls", func(t *testing.T) {
 		w := start(t, acmetest.Options{})
-		w.Fault(acmetest.Fault{Kind: acmetest.Authz, Edit: func(b []byte) []byte {
+		w.Fault(acmetest.Fault{Kind: acmetest.Authz, Header: http.Header{"Retry-After": {"20"}}, Edit: func(b []byte) []byte {
 			return []byte(strings.ReplaceAll(string(b), `"valid"`, `"pending"`))
 		}})
 		w.canceled(t, w.http(), 1500*time.Millisecond)

@@ -185,7 +185,7 @@ func (s *session) do(f func() error) error {
 			return s.fail(e)
 		}
 		if try > nonceFree {
-			if !sleep(s.ctx, min(50*time.Millisecond<<(try-nonceFree), 500*time.Millisecond)) {
+			if !sleep(s.ctx, min(50*time.Millisecond<<(try-nonceFree), 250*time.Millisecond)) {
 				return s.fail(canceled(s.ctx))
 			}
 		}

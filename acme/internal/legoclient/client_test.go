@@ -18,6 +18,7 @@ import (
 )
 
 func TestDirectory(t *testing.T) {
+	t.Parallel()
 	w := start(t, acmetest.Options{})
 	d, err := w.client.Directory(t.Context())
 	if err != nil {
@@ -31,6 +32,7 @@ func TestDirectory(t *testing.T) {
 }
 
 func TestSkew(t *testing.T) {
+	t.Parallel()
 	w := start(t, acmetest.Options{})
 	for _, off := range []time.Duration{-3 * time.Hour, -time.Minute, 0, 10 * time.Minute, 400 * 24 * time.Hour} {
 		c := *w.client
@@ -58,6 +60,7 @@ func TestNewRefuses(t *testing.T) {
 // TestTrust: a CA that is not known is told with the way out, and one whose roots
 // are given is no more trusted than that.
 func TestTrust(t *testing.T) {
+	t.Parallel()
 	w := start(t, acmetest.Options{})
 	other := acmetest.Start(t, acmetest.Options{})
 	before := len(w.Requests())
@@ -82,10 +85,15 @@ func TestEnvironment(t *testing.T) {
 		t.Setenv(name, "http://127.0.0.1:1")
 	}
 	t.Setenv("LEGO_CA_CERTIFICATES", "/nowhere")
-	start(t, acmetest.Options{})
+	w := start(t, acmetest.Options{})
+	// To a loopback address the environment's proxy is not used, so this is looked at.
+	if newTransport(t.Context(), w.client.cfg).base.Proxy != nil {
+		t.Error("there is a proxy")
+	}
 }
 
 func TestDirectoryRedirect(t *testing.T) {
+	t.Parallel()
 	w := start(t, acmetest.Options{})
 	to := func(url string) acmetest.Fault {
 		return acmetest.Fault{Kind: acmetest.Directory, Status: 301, Header: http.Header{"Location": {url}}}
@@ -113,6 +121,7 @@ func TestDirectoryRedirect(t *testing.T) {
 
 // TestDirectoryBad: what is no directory is an error that says so.
 func TestDirectoryBad(t *testing.T) {
+	t.Parallel()
 	w := start(t, acmetest.Options{})
 	for _, body := range []string{"", "{}", "null", "[]", "<html>", `{"newAccount":1}`, `{"newNonce":"https://127.0.0.1:1/n"}`} {
 		remove := w.Fault(acmetest.Fault{Kind: acmetest.Directory, Status: 200, Body: body})
@@ -136,6 +145,7 @@ func TestDirectoryBad(t *testing.T) {
 }
 
 func TestNoServer(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -91,8 +91,11 @@ func (d dnsWay) present(ctx context.Context, tasks []task) (func(context.Context
 		return down, err
 	}
 	timeout, interval := d.ch.DNS.Timeout()
-	if d.ch.Propagation > 0 {
+	switch {
+	case d.ch.Propagation > 0:
 		timeout = d.ch.Propagation
+	case timeout <= 0:
+		timeout = time.Minute
 	}
 	return down, propagation{res: res, timeout: timeout, interval: interval}.wait(ctx, records)
 }

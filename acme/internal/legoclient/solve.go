@@ -80,7 +80,12 @@ func (s *session) pending(o Order, kind string) ([]job, error) {
 	}
 	jobs := make([]*job, len(o.Authorizations))
 	err := each(len(o.Authorizations), func(i int) error {
-		authz, err := s.getAuthz(o.Authorizations[i])
+		var authz acme.Authorization
+		err := s.poll(s.c.pollLimit, func() (bool, time.Duration, error) { // for what it bears
+			var err error
+			authz, err = s.getAuthz(o.Authorizations[i])
+			return err == nil, 0, err
+		})
 		if err != nil {
 			return err
 		}
@@ -166,6 +171,8 @@ func (s *session) round(jobs []job, w way) error {
 		tasks[i] = j.task
 	}
 	down, err := w.present(s.ctx, tasks)
+	// That may have taken minutes, in which the CA hangs up.
+	s.t.base.CloseIdleConnections()
 	if err == nil {
 		err = each(len(jobs), func(i int) error { return s.validate(jobs[i]) })
 	} else {
@@ -181,14 +188,8 @@ func (s *session) round(jobs []job, w way) error {
 
 // validate tells the CA that the answer is there, and waits for its verdict.
 func (s *session) validate(j job) error {
-	if !j.asked {
-		err := s.do(func() error {
-			_, err := s.core.Challenges.New(j.challenge)
-			return err
-		})
-		if err != nil {
-			return named(err, j.identifier)
-		}
+	if err := s.tell(j); err != nil {
+		return named(err, j.identifier)
 	}
 	var authz acme.Authorization
 	err := s.poll(s.c.pollLimit, func() (bool, time.Duration, error) {
@@ -206,6 +207,29 @@ func (s *session) validate(j job) error {
 		return s.verdict(j.authz, authz)
 	}
 	return nil
+}
+
+// tell starts the validation. If it is not known whether the CA heard it, the
+// authorization says; only a challenge that is still pending is started again.
+func (s *session) tell(j job) error {
+	started := j.asked
+	return s.poll(s.c.pollLimit, func() (bool, time.Duration, error) {
+		if started {
+			return true, 0, nil
+		}
+		err := s.do(func() error {
+			_, err := s.core.Challenges.New(j.challenge)
+			return err
+		})
+		if _, again := passing(err); again {
+			if authz, e := s.getAuthz(j.authz); e == nil {
+				started = !slices.ContainsFunc(authz.Challenges, func(ch acme.Challenge) bool {
+					return ch.URL == j.challenge && ch.Status == acme.StatusPending
+				})
+			}
+		}
+		return err == nil, 0, err
+	})
 }
 
 func named(err error, identifier string) error {

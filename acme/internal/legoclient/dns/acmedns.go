@@ -17,7 +17,7 @@ import (
 // (https://github.com/joohoi/acme-dns#api).
 
 var acmednsDefinition = &definition{
-	name: "acme-dns", aliases: []string{"acmedns"}, lego: []string{"ACME_DNS_"}, certbot: []string{"dns_acmedns_"},
+	name: "acme-dns", aliases: []string{"acmedns"}, lego: []string{"ACME_DNS_"}, certbot: []string{"dns_acmedns_"}, sequential: true,
 	ttl: 1, propagation: time.Minute, interval: 2 * time.Second,
 	fields: []Field{
 		{Name: "api_base", Meaning: "URL of the acme-dns server", Required: true,

@@ -19,7 +19,6 @@ type scenario struct {
 	present, cleanUp []want
 	login            [2]string                // a header that proves who is there
 	refused          func(call) (int, string) // nil: status 401
-	needsKind        Kind                     // of the refusal; 0: Refused
 }
 
 type want struct{ request, body string }
@@ -105,6 +104,13 @@ var scenarios = []scenario{
 		refused: ok(`{"code":2200,"msg":"Authentication error"}`),
 	},
 	{
+		provider: "netcup", values: map[string]string{"customer": "123456", "api_key": "netcup-key-secret", "api_password": "netcup-password-secret"}, answer: netcupAnswer,
+		present: []want{{"POST https://ccp.netcup.net/run/webservice/servers/endpoint.php?JSON", `"action":"login"|"apipassword":"netcup-password-secret"`}, {"POST https://ccp.netcup.net/run/webservice/servers/endpoint.php?JSON", `infoDnsRecords`},
+			{"POST https://ccp.netcup.net/run/webservice/servers/endpoint.php?JSON", `updateDnsRecords|"domainname":"{zone}"|"hostname":"{sub}"|"destination":"{value}"`}, {"POST https://ccp.netcup.net/run/webservice/servers/endpoint.php?JSON", "logout"}},
+		cleanUp: []want{{"POST https://ccp.netcup.net/run/webservice/servers/endpoint.php?JSON", "login"}, {"POST https://ccp.netcup.net/run/webservice/servers/endpoint.php?JSON", "infoDnsRecords"}, {"POST https://ccp.netcup.net/run/webservice/servers/endpoint.php?JSON", `updateDnsRecords|"hostname":"{sub}"|"destination":"{value}","deleterecord":true`}, {"POST https://ccp.netcup.net/run/webservice/servers/endpoint.php?JSON", "logout"}},
+		refused: ok(`{"action":"login","status":"error","statuscode":4013,"shortmessage":"Validation Error.","longmessage":"no netcup-key-secret"}`),
+	},
+	{
 		provider: "acme-dns", values: map[string]string{"api_base": "https://auth.example.org", "username": "u", "password": "acmedns-password-secret", "subdomain": "mail-example-com"},
 		answer:  ok(`{"txt":"x"}`),
 		present: []want{{"POST https://auth.example.org/update", `"subdomain":"mail-example-com","txt":"{value}"`}},
@@ -116,6 +122,20 @@ var scenarios = []scenario{
 		cleanUp: []want{{"POST https://dns.example.org/hook/cleanup", `{"fqdn":"{name}.","value":"{value}"}`}},
 		login:   [2]string{"Authorization", "Basic dTpodHRwcmVxLXBhc3N3b3JkLXNlY3JldA=="},
 	},
+}
+
+func netcupAnswer(c call) (int, string) {
+	switch {
+	case strings.Contains(c.body, `"action":"login"`):
+		return 200, `{"action":"login","status":"success","statuscode":2000,"responsedata":{"apisessionid":"session1"}}`
+	case strings.Contains(c.body, `"action":"infoDnsRecords"`):
+		sub := "_acme-challenge.mail"
+		if strings.Contains(c.body, "example.net") {
+			sub = "mail-example-com.acme"
+		}
+		return 200, fmt.Sprintf(`{"action":"infoDnsRecords","status":"success","statuscode":2000,"responsedata":{"dnsrecords":[{"id":"12","hostname":%q,"type":"TXT","destination":%q}]}}`, sub, Value(keyAuth))
+	}
+	return 200, `{"action":"x","status":"success","statuscode":2000,"responsedata":""}`
 }
 
 // desecAnswer keeps the records of one set, which holds another value already.

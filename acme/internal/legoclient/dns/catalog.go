@@ -18,7 +18,9 @@ type definition struct {
 	// the first of lego's gets the common fields.
 	lego, certbot []string
 	needsZone     bool
+	sequential    bool          // see Provider
 	ttl           int           // seconds; the default of the field ttl
+	leastTTL      int           // a shorter one is not taken
 	propagation   time.Duration // what Timeout returns by default
 	interval      time.Duration
 	build         func(*setting) (backend, error)
@@ -41,7 +43,7 @@ func (s *setting) hide(secret string) { s.secrets = append(s.secrets, secret) }
 // definitions are all providers, sorted by name.
 var definitions = []*definition{
 	acmednsDefinition, cloudflareDefinition, desecDefinition, digitaloceanDefinition, execDefinition, gandiDefinition,
-	hetznerDefinition, httpreqDefinition, inwxDefinition, ovhDefinition, pdnsDefinition, rfc2136Definition,
+	hetznerDefinition, httpreqDefinition, inwxDefinition, netcupDefinition, ovhDefinition, pdnsDefinition, rfc2136Definition,
 }
 
 func lookUp(name string) *definition {
@@ -120,7 +122,7 @@ func New(name string, o Options) (Provider, error) {
 		return nil, refuse(err)
 	}
 	p := &provider{
-		name: d.name, back: back, needsZone: d.needsZone, resolvers: slices.Clone(o.Resolvers), way: s.way, redact: redact,
+		name: d.name, back: back, needsZone: d.needsZone, sequential: d.sequential, resolvers: slices.Clone(o.Resolvers), way: s.way, redact: redact,
 		timeout: s.propagate, interval: s.interval, turn: make(chan struct{}, 1), failed: map[string]bool{},
 	}
 	p.turn <- struct{}{}
@@ -167,9 +169,7 @@ func (d *definition) setting(values map[string]string, o Options) (*setting, err
 	if s.ttl, err = number("ttl", values["ttl"], 1, 24*60*60); err != nil {
 		return nil, err
 	}
-	if s.ttl < d.ttl && (d.name == "gandi" || d.name == "cloudflare" || d.name == "desec" || d.name == "hetzner") {
-		s.ttl = d.ttl // the least that they take
-	}
+	s.ttl = max(s.ttl, d.leastTTL)
 	if o.Propagation > 0 {
 		s.propagate = o.Propagation
 	}

@@ -10,7 +10,7 @@ import (
 
 func TestNames(t *testing.T) {
 	names := Names()
-	for _, want := range []string{"ovh", "cloudflare", "hetzner", "desec", "pdns", "inwx", "acme-dns", "gandi", "digitalocean", "rfc2136", "exec", "httpreq"} {
+	for _, want := range []string{"ovh", "cloudflare", "hetzner", "desec", "pdns", "inwx", "acme-dns", "gandi", "digitalocean", "netcup", "rfc2136", "exec", "httpreq"} {
 		if !slices.Contains(names, want) {
 			t.Errorf("%s is missing", want)
 		}

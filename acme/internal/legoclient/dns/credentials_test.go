@@ -31,6 +31,7 @@ func TestReadCredentials(t *testing.T) {
 		{"rfc2136, certbot", "rfc2136", "dns_rfc2136_server = 192.0.2.1\ndns_rfc2136_port = 53\ndns_rfc2136_name = keyname.\ndns_rfc2136_secret = 4q4wM/2I180UXoMyN4INVhJNi8V9BCV+jMw2mXgZw/CSuxUT8C7NKKFs AmKd7ak51vWKgSl12ib86oQRPkpDjg==\ndns_rfc2136_algorithm = HMAC-SHA512\ndns_rfc2136_sign_query = false\n",
 			map[string]string{"server": "192.0.2.1", "port": "53", "name": "keyname.", "secret": "4q4wM/2I180UXoMyN4INVhJNi8V9BCV+jMw2mXgZw/CSuxUT8C7NKKFs AmKd7ak51vWKgSl12ib86oQRPkpDjg==", "algorithm": "HMAC-SHA512", "sign_query": "false"}},
 		{"rfc2136, lego", "rfc2136", "RFC2136_NAMESERVER=127.0.0.1:5353\nRFC2136_TSIG_KEY=k\nDNSUPDATE_TSIG_SECRET=YQ==\nRFC2136_TSIG_ALGORITHM=hmac-sha256.\nRFC2136_PROPAGATION_TIMEOUT=90", map[string]string{"server": "127.0.0.1:5353", "name": "k", "secret": "YQ==", "algorithm": "hmac-sha256.", "propagation_timeout": "90"}},
+		{"netcup, certbot", "netcup", "# netcup API credentials\ndns_netcup_customer_id  = 123456\ndns_netcup_api_key      = 0123\ndns_netcup_api_password = abcd\ndns_netcup_timeout      = 60\n", map[string]string{"customer": "123456", "api_key": "0123", "api_password": "abcd", "timeout": "60"}},
 		{"gandi, certbot", "gandi", "# Gandi personal access token\ndns_gandi_token=PERSONAL\n", map[string]string{"token": "PERSONAL"}},
 		{"gandi, certbot, key and organisation", "gandiv5", "dns_gandi_api_key=APIKEY\ndns_gandi_sharing_id=org\n", map[string]string{"api_key": "APIKEY", "sharing_id": "org"}},
 		{"gandi, certbot 1.2", "gandi", "certbot_plugin_gandi:dns_api_key=APIKEY\n", map[string]string{"api_key": "APIKEY"}},
@@ -133,10 +134,7 @@ func TestCredentialsFile(t *testing.T) {
 			return path + ".link"
 		}, "symbolic link"},
 		{"directory", func(t *testing.T, path string) string { return filepath.Dir(path) }, "not a regular file"},
-		{"FIFO", func(t *testing.T, path string) string {
-			must(t, syscall.Mkfifo(path+".fifo", 0o600))
-			return path + ".fifo"
-		}, "not a regular file"},
+		{"FIFO", fifo, "not a regular file"},
 		{"missing", func(t *testing.T, path string) string { return path + ".none" }, "no such file"},
 		{"relative", func(t *testing.T, path string) string { return "credentials" }, "not an absolute path"},
 		{"too long", func(t *testing.T, path string) string {
@@ -177,6 +175,12 @@ func TestCredentialsFile(t *testing.T) {
 			}
 		})
 	}
+}
+
+func fifo(t *testing.T, path string) string {
+	t.Helper()
+	must(t, syscall.Mkfifo(path+".fifo", 0o600))
+	return path + ".fifo"
 }
 
 func chmod(t *testing.T, path string, mode os.FileMode) string {

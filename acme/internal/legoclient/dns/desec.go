@@ -3,6 +3,7 @@ package dns
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -18,7 +19,7 @@ import (
 
 var desecDefinition = &definition{
 	name: "desec", lego: []string{"DESEC_"}, certbot: []string{"dns_desec_"},
-	ttl: 3600, propagation: 2 * time.Minute, interval: 4 * time.Second,
+	ttl: 3600, leastTTL: 3600, propagation: 2 * time.Minute, interval: 4 * time.Second,
 	fields: []Field{
 		{Name: "token", Meaning: "token; best with a policy for the TXT records of _acme-challenge only", Secret: true, Required: true,
 			Lego: []string{"DESEC_TOKEN"}, Certbot: []string{"dns_desec_token"}},
@@ -27,7 +28,7 @@ var desecDefinition = &definition{
 	build: func(s *setting) (backend, error) {
 		base, err := parseBase(s.values["endpoint"], false)
 		if err != nil {
-			return nil, errors.Join(errors.New("endpoint:"), err)
+			return nil, fmt.Errorf("endpoint: %w", err)
 		}
 		header := http.Header{"Authorization": {"Token " + s.values["token"]}}
 		return &desec{api: api{client: s.way.client(), header: header}, base: strings.TrimSuffix(base.String(), "/"), ttl: s.ttl, way: s.way}, nil

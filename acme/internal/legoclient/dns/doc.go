@@ -25,7 +25,7 @@
 //
 // # Which provider
 //
-// About fifteen are built in ([Names]). Two of them reach all others: exec runs
+// Thirteen are built in ([Names]). Two of them reach all others: exec runs
 // a program, and contrib/dns has such a program for every provider of lego;
 // httpreq asks a web service.
 package dns
@@ -56,6 +56,9 @@ type Provider interface {
 	// Check asks, without changing anything, whether the credentials would be
 	// accepted for fqdn. It is nil where that cannot be asked.
 	Check(ctx context.Context, fqdn string) error
+	// Sequential tells whether one record has to be validated and removed before
+	// the next is presented: acme-dns keeps two values of a name, the last ones.
+	Sequential() bool
 	// Timeout is how long a record may take to be visible on the provider's name
 	// servers, and how often it is worthwhile to look.
 	Timeout() (timeout, interval time.Duration)

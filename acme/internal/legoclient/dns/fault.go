@@ -86,11 +86,11 @@ func judge(e *Error, ctx context.Context, err error, last answer, r redactor) *E
 	t := &told{text: r.text(err)}
 	e.Err = t
 	var f *fault
-	switch {
-	case ctx.Err() != nil:
-		e.Kind, t.ctx = Canceled, ctx.Err()
-		if t.text == "" || errors.Is(err, ctx.Err()) {
-			t.text = ctx.Err().Error()
+	switch over := ended(ctx); {
+	case over != nil:
+		e.Kind, t.ctx = Canceled, over
+		if errors.Is(err, over) {
+			t.text = over.Error()
 		}
 	case errors.As(err, &f):
 		e.Kind = f.kind
@@ -103,6 +103,18 @@ func judge(e *Error, ctx context.Context, err error, last answer, r redactor) *E
 		e.Kind = kindOfStatus(last.status)
 	}
 	return e
+}
+
+// ended is the context's error, also when its time is over and it does not know
+// yet: a socket with the same deadline may be a moment faster.
+func ended(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if at, set := ctx.Deadline(); set && !time.Now().Before(at) {
+		return context.DeadlineExceeded
+	}
+	return nil
 }
 
 func kindOfStatus(status int) Kind {

@@ -15,9 +15,9 @@ import (
 	"time"
 )
 
-// maxBody is how much of an answer is read. The longest that is needed is a list
-// of the records of one zone.
-const maxBody = 4 << 20
+// maxBody is how much of an answer is read, in bytes. The longest that is needed
+// is a whole zone, which PowerDNS sends.
+const maxBody = 32 << 20
 
 // answer is what is remembered of the last request.
 type answer struct {

@@ -11,12 +11,13 @@ import (
 type legoBackend struct {
 	made challenge.Provider
 	ask  func(ctx context.Context, r record) error // whether the credentials are accepted; may be nil
+	tell func(error) error                         // gives a failure its kind, if the HTTP status does not; may be nil
 }
 
 // switches are variables of the environment that change what lego does at each
-// call, whatever its configuration says; the last one prints requests with their
-// credentials.
-var switches = []string{"LEGO_DISABLE_CNAME_SUPPORT", "LEGO_EXPERIMENTAL_DNS_TCP_ONLY", "LEGO_DEBUG_DNS_API_HTTP_CLIENT"}
+// call, whatever its configuration says; the last ones put requests, with their
+// credentials, into errors and onto standard output.
+var switches = []string{"LEGO_DISABLE_CNAME_SUPPORT", "LEGO_EXPERIMENTAL_DNS_TCP_ONLY", "LEGO_DEBUG_CLIENT_VERBOSE_ERROR", "LEGO_DEBUG_DNS_API_HTTP_CLIENT"}
 
 // deaf takes lego's switches out of the environment of this process.
 func deaf() {
@@ -47,7 +48,11 @@ func (l *legoBackend) call(r record, f func(domain, token, keyAuth string) error
 	if r.zone != "" {
 		defer d.serve(r.zone)()
 	}
-	return f(domainFor(r.fqdn), r.fqdn+" "+r.keyAuth, r.keyAuth)
+	err = f(domainFor(r.fqdn), r.fqdn+" "+r.keyAuth, r.keyAuth)
+	if err != nil && l.tell != nil {
+		err = l.tell(err)
+	}
+	return err
 }
 
 func (l *legoBackend) check(ctx context.Context, r record) error {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-acme/lego/v4/challenge"
@@ -14,6 +15,7 @@ import (
 	"github.com/go-acme/lego/v4/providers/dns/digitalocean"
 	"github.com/go-acme/lego/v4/providers/dns/gandiv5"
 	"github.com/go-acme/lego/v4/providers/dns/hetzner"
+	"github.com/go-acme/lego/v4/providers/dns/netcup"
 	"github.com/go-acme/lego/v4/providers/dns/pdns"
 )
 
@@ -22,7 +24,7 @@ import (
 
 var cloudflareDefinition = &definition{
 	name: "cloudflare", lego: []string{"CLOUDFLARE_", "CF_"}, certbot: []string{"dns_cloudflare_"}, needsZone: true,
-	ttl: 120, propagation: 2 * time.Minute, interval: 2 * time.Second,
+	ttl: 120, leastTTL: 120, propagation: 2 * time.Minute, interval: 2 * time.Second,
 	fields: []Field{
 		{Name: "api_token", Meaning: "token with Zone:Read and DNS:Edit", Secret: true, OneOf: "token", Required: true,
 			Lego: []string{"CLOUDFLARE_DNS_API_TOKEN", "CF_DNS_API_TOKEN"}, Certbot: []string{"dns_cloudflare_api_token"}},
@@ -80,7 +82,7 @@ var digitaloceanDefinition = &definition{
 
 var gandiDefinition = &definition{
 	name: "gandi", aliases: []string{"gandiv5"}, lego: []string{"GANDIV5_"}, certbot: []string{"dns_gandi_", "dns_api_"}, needsZone: true,
-	ttl: 300, propagation: 20 * time.Minute, interval: 20 * time.Second,
+	ttl: 300, leastTTL: 300, propagation: 20 * time.Minute, interval: 20 * time.Second,
 	fields: []Field{
 		{Name: "token", Meaning: "personal access token", Secret: true, OneOf: "token", Required: true,
 			Lego: []string{"GANDIV5_PERSONAL_ACCESS_TOKEN"}, Certbot: []string{"dns_gandi_token"}},
@@ -103,7 +105,7 @@ var gandiDefinition = &definition{
 
 var hetznerDefinition = &definition{
 	name: "hetzner", lego: []string{"HETZNER_"}, certbot: []string{"dns_hetzner_", "dns_hcloud_"}, needsZone: true,
-	ttl: 60, propagation: 2 * time.Minute, interval: 2 * time.Second,
+	ttl: 60, leastTTL: 60, propagation: 2 * time.Minute, interval: 2 * time.Second,
 	fields: []Field{
 		{Name: "api_token", Meaning: "token of a project of the Hetzner Console, for reading and writing", Secret: true, OneOf: "console", Required: true,
 			Lego: []string{"HETZNER_API_TOKEN"}, Certbot: []string{"dns_hetzner_api_token", "dns_hcloud_api_token"}},
@@ -111,13 +113,16 @@ var hetznerDefinition = &definition{
 			Lego: []string{"HETZNER_API_KEY"}},
 	},
 	build: func(s *setting) (backend, error) {
-		p, err := hetzner.NewDNSProviderConfig(&hetzner.Config{
-			APIToken: s.values["api_token"], APIKey: s.values["api_key"],
-			TTL: s.ttl, PropagationTimeout: s.propagate, PollingInterval: s.interval, HTTPClient: s.way.client(),
-		})
+		config := &hetzner.Config{
+			APIToken: s.values["api_token"], TTL: s.ttl, PropagationTimeout: s.propagate, PollingInterval: s.interval, HTTPClient: s.way.client(),
+		}
 		if s.values["api_token"] == "" {
+			//lint:ignore SA1019 zones that have not moved to the new console need it
+			config.APIKey = s.values["api_key"]
+			p, err := hetzner.NewDNSProviderConfig(config)
 			return lego(p, err, nil)
 		}
+		p, err := hetzner.NewDNSProviderConfig(config)
 		return lego(p, err, zoneExists(s, "https://api.hetzner.cloud/v1/zones/", bearer(http.Header{}, s.values["api_token"])))
 	},
 }
@@ -163,6 +168,35 @@ func buildPDNS(s *setting) (backend, error) {
 		r.zone += "." // PowerDNS wants the final dot
 		return exists(ctx, r)
 	})
+}
+
+var netcupDefinition = &definition{
+	name: "netcup", lego: []string{"NETCUP_"}, certbot: []string{"dns_netcup_"}, needsZone: true,
+	ttl: 120, propagation: 15 * time.Minute, interval: 30 * time.Second,
+	fields: []Field{
+		{Name: "customer", Meaning: "customer number", Required: true, Lego: []string{"NETCUP_CUSTOMER_NUMBER"}, Certbot: []string{"dns_netcup_customer_id"}},
+		{Name: "api_key", Meaning: "API key of the customer control panel", Secret: true, Required: true,
+			Lego: []string{"NETCUP_API_KEY"}, Certbot: []string{"dns_netcup_api_key"}},
+		{Name: "api_password", Meaning: "API password", Secret: true, Required: true,
+			Lego: []string{"NETCUP_API_PASSWORD"}, Certbot: []string{"dns_netcup_api_password"}},
+		{Name: "timeout", Meaning: "certbot's time limit: has no effect", Certbot: []string{"dns_netcup_timeout"}},
+	},
+	build: func(s *setting) (backend, error) {
+		p, err := netcup.NewDNSProviderConfig(&netcup.Config{
+			Customer: s.values["customer"], Key: s.values["api_key"], Password: s.values["api_password"],
+			PropagationTimeout: s.propagate, PollingInterval: s.interval, HTTPClient: s.way.client(),
+		})
+		if err != nil {
+			return nil, err
+		}
+		return &legoBackend{made: p, tell: func(err error) error {
+			// The status is 200 whatever happens; the login is what fails first.
+			if strings.Contains(err.Error(), "loging error: an error occurred during the action login") {
+				return &fault{kind: Refused, err: err}
+			}
+			return err
+		}}, nil
+	},
 }
 
 func lego(p challenge.Provider, err error, ask func(context.Context, record) error) (backend, error) {

@@ -134,6 +134,35 @@ func (s nameServer) open(t testing.TB, values map[string]string) Provider {
 	return p
 }
 
+// refusal is an update that the server does not make; want "" is one that it
+// makes after all.
+type refusal struct {
+	name   string
+	values map[string]string
+	fqdn   string
+	kind   Kind
+	want   string
+}
+
+func (s nameServer) refusals(t *testing.T) []refusal {
+	good := s.secrets["hmac-sha256"]
+	return []refusal{
+		{"wrong secret", map[string]string{"name": "hmac-sha256", "secret": newSecret()}, plainName, Refused, "BADSIG"},
+		{"unknown key", map[string]string{"name": "nobody", "secret": good}, plainName, Refused, "BADKEY"},
+		{"wrong algorithm", map[string]string{"name": "hmac-sha256", "secret": good, "algorithm": "hmac-sha512"}, plainName, Refused, "BADKEY"},
+		{"no key", map[string]string{}, plainName, Refused, "not allowed"},
+		{"key without rights", map[string]string{"name": "powerless", "secret": s.secrets["powerless"]}, plainName, Refused, "not allowed"},
+		{"name without rights", map[string]string{"name": "hmac-sha256", "secret": good}, "_acme-challenge.www.example.com.", Refused, "not allowed"},
+		{"zone of another server", map[string]string{"name": "hmac-sha256", "secret": good}, "_acme-challenge.example.org.", NoZone, "holds no zone"},
+		{"zone given wrong", map[string]string{"name": "hmac-sha256", "secret": good, "zone": "mail.example.com"}, plainName, NoZone, "not primary"},
+		{"zone given for another name", map[string]string{"name": "hmac-sha256", "secret": good, "zone": "example.org, example.net"}, plainName, NoZone, "none of the zones"},
+		{"zone given right", map[string]string{"name": "hmac-sha256", "secret": good, "zone": "example.org,example.com"}, plainName, 0, ""},
+		{"question signed too", map[string]string{"name": "hmac-sha256", "secret": good, "sign_query": "yes"}, plainName, 0, ""},
+		{"question signed with a wrong secret", map[string]string{"name": "hmac-sha256", "secret": newSecret(), "sign_query": "true"}, plainName, Refused, "BADSIG"},
+		{"nobody there", map[string]string{"server": fmt.Sprintf("127.0.0.1:%d", freePort(t))}, plainName, Unavailable, "refused"},
+	}
+}
+
 // Against a real name server: values are added and removed beside others, with
 // each algorithm; what the server refuses is told in words.
 func TestRFC2136(t *testing.T) {
@@ -157,29 +186,7 @@ func TestRFC2136(t *testing.T) {
 			}
 		})
 	}
-	good := s.secrets["hmac-sha256"]
-	tests := []struct {
-		name   string
-		values map[string]string
-		fqdn   string
-		kind   Kind
-		want   string
-	}{
-		{"wrong secret", map[string]string{"name": "hmac-sha256", "secret": newSecret()}, plainName, Refused, "BADSIG"},
-		{"unknown key", map[string]string{"name": "nobody", "secret": good}, plainName, Refused, "BADKEY"},
-		{"wrong algorithm", map[string]string{"name": "hmac-sha256", "secret": good, "algorithm": "hmac-sha512"}, plainName, Refused, "BADKEY"},
-		{"no key", map[string]string{}, plainName, Refused, "not allowed"},
-		{"key without rights", map[string]string{"name": "powerless", "secret": s.secrets["powerless"]}, plainName, Refused, "not allowed"},
-		{"name without rights", map[string]string{"name": "hmac-sha256", "secret": good}, "_acme-challenge.www.example.com.", Refused, "not allowed"},
-		{"zone of another server", map[string]string{"name": "hmac-sha256", "secret": good}, "_acme-challenge.example.org.", NoZone, "holds no zone"},
-		{"zone given wrong", map[string]string{"name": "hmac-sha256", "secret": good, "zone": "mail.example.com"}, plainName, NoZone, "not primary"},
-		{"zone given for another name", map[string]string{"name": "hmac-sha256", "secret": good, "zone": "example.org, example.net"}, plainName, NoZone, "none of the zones"},
-		{"zone given right", map[string]string{"name": "hmac-sha256", "secret": good, "zone": "example.org,example.com"}, plainName, 0, ""},
-		{"question signed too", map[string]string{"name": "hmac-sha256", "secret": good, "sign_query": "yes"}, plainName, 0, ""},
-		{"question signed with a wrong secret", map[string]string{"name": "hmac-sha256", "secret": newSecret(), "sign_query": "true"}, plainName, Refused, "BADSIG"},
-		{"nobody there", map[string]string{"server": fmt.Sprintf("127.0.0.1:%d", freePort(t))}, plainName, Unavailable, "refused"},
-	}
-	for _, tt := range tests {
+	for _, tt := range s.refusals(t) {
 		t.Run(tt.name, func(t *testing.T) {
 			p := s.open(t, tt.values)
 			for what, err := range map[string]error{"present": p.Present(background(t), tt.fqdn, keyAuth), "check": p.Check(background(t), tt.fqdn)} {

@@ -152,34 +152,36 @@ func TestOVHMatch(t *testing.T) {
 	}
 }
 
+const ovhRules = `{"status":"validated","rules":[{"method":"POST","path":"/domain/zone/*"},{"method":"DELETE","path":"/domain/zone/*"}]}`
+
+var checks = []struct {
+	provider string
+	body     string // of an answer that is fine
+	bad      int    // status of one that is not; -1: the answer worse
+	worse    string
+	kind     Kind
+}{
+	{"cloudflare", `{"success":true,"result":[{"id":"1"}]}`, 403, "", Refused},
+	{"cloudflare", `{"success":true,"result":[{"id":"1"}]}`, 400, "", Refused},
+	{"cloudflare", `{"success":true,"result":[{"id":"1"}]}`, -1, `{"success":true,"result":[]}`, NoZone},
+	{"hetzner", `{}`, 401, "", Refused},
+	{"hetzner", `{}`, 404, "", NoZone},
+	{"digitalocean", `{}`, 401, "", Refused},
+	{"digitalocean", `{}`, 404, "", NoZone},
+	{"gandi", `{}`, 403, "", Refused},
+	{"pdns", `{}`, 401, "", Refused},
+	{"pdns", `{}`, 404, "", NoZone},
+	{"desec", `[{"name":"example.com"}]`, 401, "", Refused},
+	{"desec", `[{"name":"example.com"}]`, -1, `[]`, NoZone},
+	{"inwx", `{"code":1000}`, -1, `{"code":2200}`, Refused},
+	{"ovh", ovhRules, 403, "", Refused},
+	{"ovh", ovhRules, -1, `{"status":"expired"}`, Refused},
+	{"ovh", ovhRules, -1, `{"status":"validated","rules":[{"method":"GET","path":"/*"}]}`, Refused},
+}
+
 // Check asks without changing anything, where the API can be asked.
 func TestCheck(t *testing.T) {
-	rules := `{"status":"validated","rules":[{"method":"POST","path":"/domain/zone/*"},{"method":"DELETE","path":"/domain/zone/*"}]}`
-	tests := []struct {
-		provider string
-		body     string // of an answer that is fine
-		bad      int    // status of one that is not; -1: the answer worse
-		worse    string
-		kind     Kind
-	}{
-		{"cloudflare", `{"success":true,"result":[{"id":"1"}]}`, 403, "", Refused},
-		{"cloudflare", `{"success":true,"result":[{"id":"1"}]}`, 400, "", Refused},
-		{"cloudflare", `{"success":true,"result":[{"id":"1"}]}`, -1, `{"success":true,"result":[]}`, NoZone},
-		{"hetzner", `{}`, 401, "", Refused},
-		{"hetzner", `{}`, 404, "", NoZone},
-		{"digitalocean", `{}`, 401, "", Refused},
-		{"digitalocean", `{}`, 404, "", NoZone},
-		{"gandi", `{}`, 403, "", Refused},
-		{"pdns", `{}`, 401, "", Refused},
-		{"pdns", `{}`, 404, "", NoZone},
-		{"desec", `[{"name":"example.com"}]`, 401, "", Refused},
-		{"desec", `[{"name":"example.com"}]`, -1, `[]`, NoZone},
-		{"inwx", `{"code":1000}`, -1, `{"code":2200}`, Refused},
-		{"ovh", rules, 403, "", Refused},
-		{"ovh", rules, -1, `{"status":"expired"}`, Refused},
-		{"ovh", rules, -1, `{"status":"validated","rules":[{"method":"GET","path":"/*"}]}`, Refused},
-	}
-	for _, tt := range tests {
+	for _, tt := range checks {
 		var s scenario
 		for _, s = range scenarios {
 			if s.provider == tt.provider {
@@ -230,6 +232,9 @@ func TestAcmeDNSAccounts(t *testing.T) {
 		return 401, `{"error":"forbidden first-secret second-secret"}`
 	})
 	p := f.open("acme-dns", values)
+	if !p.Sequential() { // it keeps two values only
+		t.Error("not one record at a time")
+	}
 	must(t, p.Check(background(t), "2c3d.auth.example.org."))
 	must(t, p.Present(background(t), "2C3D.auth.example.org.", keyAuth))
 	err := p.Present(background(t), "0a1b.auth.example.org.", keyAuth)

@@ -45,19 +45,20 @@ type checker interface {
 
 // grace is how long a call may go on when its context has ended. What does not
 // know the context is then left to end by itself.
-const grace = 500 * time.Millisecond
+const grace = 250 * time.Millisecond
 
 // provider does for all backends what is the same: one call at a time, the zone,
 // the context, the kind of an error, and that no secret gets into one.
 type provider struct {
-	name      string
-	back      backend
-	needsZone bool
-	resolvers []string
-	way       *transport
-	redact    redactor
-	timeout   time.Duration
-	interval  time.Duration
+	name       string
+	back       backend
+	needsZone  bool
+	sequential bool
+	resolvers  []string
+	way        *transport
+	redact     redactor
+	timeout    time.Duration
+	interval   time.Duration
 
 	turn chan struct{} // holds one token; who has it may call the backend
 
@@ -67,6 +68,9 @@ type provider struct {
 
 // Timeout implements Provider.
 func (p *provider) Timeout() (timeout, interval time.Duration) { return p.timeout, p.interval }
+
+// Sequential implements Provider.
+func (p *provider) Sequential() bool { return p.sequential }
 
 // Present implements Provider.
 func (p *provider) Present(ctx context.Context, fqdn, keyAuth string) error {

@@ -73,13 +73,17 @@ type fake struct {
 	calls  []call
 	answer func(c call) (status int, body string) // status 0: no answer until the request ends
 	header http.Header                            // of each answer
-	ended  chan struct{}                          // a request without an answer has ended
+	came   chan struct{}                          // a request without an answer has come
+	ended  chan struct{}                          // and has ended
 }
 
 func newFake(t testing.TB, answer func(call) (int, string)) *fake {
-	f := &fake{t: t, answer: answer, header: http.Header{}, ended: make(chan struct{}, 10)}
+	f := &fake{t: t, answer: answer, header: http.Header{}, came: make(chan struct{}, 10), ended: make(chan struct{}, 10)}
 	f.server = httptest.NewTLSServer(f)
-	t.Cleanup(f.server.Close)
+	t.Cleanup(func() {
+		f.server.CloseClientConnections()
+		f.server.Close()
+	})
 	return f
 }
 
@@ -91,6 +95,7 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	status, text := f.answer(c)
 	f.mu.Unlock()
 	if status == 0 {
+		f.came <- struct{}{}
 		<-r.Context().Done()
 		f.ended <- struct{}{}
 		return
