@@ -61,11 +61,11 @@ func (d *daemonProcess) ends(limit time.Duration) {
 // CA would like it, and serves that; then the next order is weeks away.
 func TestDaemonObtainsAndRenews(t *testing.T) {
 	h := newACMEHost(t, acmetest.Options{})
-	renewals(h.ca, time.Second, 1)
+	renewals(h.ca, 5*time.Second, 1)
 	d := h.daemon("--config", h.config(""))
 	d.says("deploy=installed", 30*time.Second)
 	first := h.live()
-	d.until("another certificate is live and served", 30*time.Second, func() bool {
+	d.until("another certificate is live and served", 90*time.Second, func() bool {
 		return h.live() != first && h.served() == h.live()
 	})
 	h.serves(h.live())
