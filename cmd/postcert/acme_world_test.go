@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -166,9 +165,4 @@ func (a answer) certificate(n int) map[string]any {
 		a.t.Fatalf("no certificate %d in %s", n, a.stdout)
 	}
 	return list[n].(map[string]any)
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
 }

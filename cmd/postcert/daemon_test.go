@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -60,11 +61,11 @@ func (d *daemonProcess) ends(limit time.Duration) {
 // CA would like it, and serves that; then the next order is weeks away.
 func TestDaemonObtainsAndRenews(t *testing.T) {
 	h := newACMEHost(t, acmetest.Options{})
-	renewals(h.ca, time.Second, 1)
+	renewals(h.ca, 5*time.Second, 1)
 	d := h.daemon("--config", h.config(""))
 	d.says("deploy=installed", 30*time.Second)
 	first := h.live()
-	d.until("another certificate is live and served", 30*time.Second, func() bool {
+	d.until("another certificate is live and served", 90*time.Second, func() bool {
 		return h.live() != first && h.served() == h.live()
 	})
 	h.serves(h.live())
@@ -98,6 +99,29 @@ func TestDaemonFailingRenewal(t *testing.T) {
 	}
 	h.serves(old)
 	h.postcert("status", "--config", conf).want(0).says("next order").says("last failure")
+}
+
+// A daemon that is killed with what it runs, and started again at once, over and
+// over: what never came to its end is counted, and waits.
+func TestDaemonCrashLoop(t *testing.T) {
+	h := newACMEHost(t, acmetest.Options{})
+	faster := h.ca.Fault(acmetest.Fault{Kind: acmetest.Directory, Delay: 3 * time.Second})
+	conf := h.config("")
+	for range 6 {
+		d := h.daemon("--config", conf)
+		d.says("name=recover", 10*time.Second)
+		time.Sleep(400 * time.Millisecond)
+		if out, err := exec.Command("pkill", "-KILL", "-P", strconv.Itoa(d.Process.Pid)).CombinedOutput(); err != nil && len(out) > 0 {
+			t.Fatalf("%v: %s", err, out)
+		}
+		d.signal(syscall.SIGKILL)
+		<-d.end
+	}
+	if n := h.ca.Count(acmetest.Directory); n > 1 {
+		t.Errorf("the CA was asked %d times in 6 starts", n)
+	}
+	faster()
+	h.postcert("renew", "--config", conf).want(0) // a person need not wait
 }
 
 // SIGHUP takes over a configuration that is right; one that is not is refused with

@@ -352,6 +352,7 @@ var nextWords = map[string]string{
 // heldWords say what holds an order back.
 var heldWords = map[string]string{
 	"cap":   "enough orders for these names within a week",
+	"pace":  "several orders for these names failed within a week",
 	"guard": "the CA failed to validate these names several times within an hour",
 	"ari":   "enough renewals within a day because the CA asked for them",
 
@@ -384,9 +385,9 @@ func passHeadline(res *result, all []*passJSON) string {
 	case failed > 0:
 		return fmt.Sprintf("failed: %s not obtained; nothing new was stored for it, and what is served stays. It is tried again by itself where \"postcert daemon\" or a timer with \"postcert renew\" runs.", isAre(failed))
 	case res.status == statusRolledBack:
-		return "obtained, and rolled back: the listeners serve what they served before. The deploy is tried again, without another order."
+		return "rolled back: the listeners serve what they served before. The deploy is tried again, without another order."
 	case res.status == statusRefused:
-		return "obtained, and not installed: Postfix serves what it served before. The deploy is tried again, without another order."
+		return "not installed: Postfix serves what it served before. The deploy is tried again, without another order."
 	case made > 0 && changed > 0:
 		return fmt.Sprintf("%s obtained, and %s installed and proven.", isAre(made), isAre(changed))
 	case made > 0:

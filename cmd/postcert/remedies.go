@@ -195,6 +195,7 @@ var remedies = map[string]string{
 	"order_refused":        "correct what the CA complains about",
 	"order_waits":          "mend the reason; it is tried again at that time, sooner: postcert renew --force",
 	"issued_not_installed": "mend the reason; it is deployed again by itself where the daemon or a timer runs, sooner: postcert renew",
+	"order_pace":           "nothing: it is ordered at that time",
 	"order_backoff":        "nothing: it is tried again at that time; sooner: --force",
 	"order_cap":            "nothing: it is tried again at that time; a CA allows five a week for one set of names",
 	"order_guard":          "mend what the CA could not validate; it is tried again at that time",

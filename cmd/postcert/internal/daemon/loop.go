@@ -28,6 +28,8 @@ type Loop struct {
 	// is told twice as often, by the same goroutine that does everything else, so
 	// that one which is stuck is noticed.
 	Watchdog time.Duration
+
+	unread string // the last error of Tasks: it is said once, not at every wake
 }
 
 // Teller is who is told what the daemon does: the service manager.
@@ -77,8 +79,17 @@ func (l *Loop) Live(ctx context.Context) {
 // that cannot be read now must not keep the others from being renewed.
 func (l *Loop) look(s *Scheduler) {
 	tasks, err := l.Tasks(l.now())
+	words := ""
 	if err != nil {
-		l.Log.Warn("reading what is due", "err", err)
+		words = err.Error()
+	}
+	if words != l.unread {
+		l.unread = words
+		if err != nil {
+			l.Log.Error("reading what is due", "err", err)
+		} else {
+			l.Log.Info("what is due can be read again")
+		}
 	}
 	if err != nil && len(tasks) == 0 {
 		tasks = s.tasks

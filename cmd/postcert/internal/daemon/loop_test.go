@@ -65,6 +65,12 @@ func (d *disk) loop() *Loop {
 	}}
 }
 
+func (d *disk) count() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.starts)
+}
+
 func (d *disk) say(s string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -135,12 +141,12 @@ func TestLiveSuspend(t *testing.T) {
 		d.put(Task{Name: "a", At: d.now()})
 		for range 30 {
 			time.Sleep(16 * time.Hour)
-			before := len(d.starts)
+			before := d.count()
 			d.mu.Lock()
 			d.jump += 8 * time.Hour
 			d.mu.Unlock()
 			time.Sleep(Tick + time.Second)
-			if len(d.starts) == before {
+			if d.count() == before {
 				t.Errorf("nothing started in the minute after the night")
 			}
 		}
@@ -164,9 +170,9 @@ func TestLiveClock(t *testing.T) {
 			// What reads the disk sees that the time written there cannot be meant.
 			d.tasks["a"] = Task{Name: "a", At: time.Now().Add(d.jump)}
 			d.mu.Unlock()
-			before := len(d.starts)
+			before := d.count()
 			time.Sleep(2 * time.Hour)
-			if n := len(d.starts) - before; n < 2 || n > 3 {
+			if n := d.count() - before; n < 2 || n > 3 {
 				t.Errorf("%d runs in the two hours after a jump of %v", n, jump)
 			}
 		}

@@ -95,12 +95,19 @@ func TestTurns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Leaf = "leaf"
+	r.Leaf, r.Exit = "leaf", 6
 	if err := s.End(r, now, true); err != nil {
 		t.Fatal(err)
 	}
 	if r, _ := s.Read("mail"); r.NotBefore(now).Sub(now) != gap(4) || r.Leaf != "leaf" {
 		t.Errorf("ended, and something is due: %+v", r)
+	}
+	r.Exit = 0
+	if err := s.End(r, now, true); err != nil {
+		t.Fatal(err)
+	}
+	if r, _ := s.Read("mail"); r.Failures != 1 {
+		t.Errorf("ended well, and something is due: %+v", r)
 	}
 	if err := s.End(r, now, false); err != nil {
 		t.Fatal(err)

@@ -66,11 +66,15 @@ func (t Turns) Begin(name string, now time.Time, gap func(n int) time.Duration) 
 }
 
 // End writes down how it ended. If nothing was left due, what was counted is
-// forgotten.
+// forgotten; if it ended well and something is due all the same, it counts as the
+// first.
 func (t Turns) End(r Turn, now time.Time, stillDue bool) error {
 	r.Ended = now.UTC()
-	if !stillDue {
+	switch {
+	case !stillDue:
 		r.Failures, r.Next = 0, time.Time{}
+	case r.Exit == 0: // something new became due meanwhile: the wait stays short
+		r.Failures = 1
 	}
 	return t.write(r)
 }
