@@ -85,8 +85,9 @@ type running struct {
 	*issuing
 	cmd    *exec.Cmd
 	notify *net.UnixConn
-	words  bytes.Buffer // its log
-	ended  chan error
+	words  bytes.Buffer  // its log; to be read when it has ended
+	ended  chan struct{} // closed then
+	err    error         // likewise: how
 }
 
 // daemon starts one, as a service manager does, and waits until it is ready.
@@ -96,19 +97,21 @@ func (i *issuing) daemon(ctx context.Context, config, socket string) *running {
 	if err != nil {
 		i.t.Fatal(err)
 	}
-	d := &running{issuing: i, notify: l, ended: make(chan error, 1)}
+	d := &running{issuing: i, notify: l, ended: make(chan struct{})}
 	d.cmd = exec.Command(i.binary, "daemon", "--config", config)
 	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+socket)
 	d.cmd.Stderr = &d.words
+	d.cmd.WaitDelay = time.Second // for what it started
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := d.cmd.Start(); err != nil {
 		i.t.Fatal(err)
 	}
-	go func() { d.ended <- d.cmd.Wait() }()
-	i.t.Cleanup(func() {
-		_ = syscall.Kill(-d.cmd.Process.Pid, syscall.SIGKILL) // gone already, as a rule
-		_ = l.Close()
-	})
+	go func() {
+		d.err = d.cmd.Wait()
+		close(d.ended)
+		_ = l.Close() // nobody waits for the words of the dead
+	}()
+	i.t.Cleanup(d.kill)
 	d.await(ctx, "READY=1")
 	return d
 }
@@ -135,16 +138,21 @@ func (d *running) await(ctx context.Context, line string) {
 	}
 }
 
-// fail ends the bench with the daemon's log, as far as it has ended.
-func (d *running) fail(format string, args ...any) {
-	d.t.Helper()
-	_ = syscall.Kill(-d.cmd.Process.Pid, syscall.SIGKILL)
+// kill ends the daemon if it still runs, and what it has started.
+func (d *running) kill() {
 	select {
 	case <-d.ended:
-	case <-time.After(10 * time.Second):
-		d.t.Fatalf("the daemon: "+format, args...)
+	default:
+		_ = syscall.Kill(-d.cmd.Process.Pid, syscall.SIGKILL)
+		<-d.ended
 	}
-	d.t.Fatalf("the daemon: "+format+"\n%s", append(args, d.words.String())...)
+}
+
+// fail ends the bench with the daemon's log.
+func (d *running) fail(format string, args ...any) {
+	d.t.Helper()
+	d.kill()
+	d.t.Fatalf("the daemon: "+format+" (%v)\n%s", append(args, d.err, d.words.String())...)
 }
 
 // tick lets the daemon wake and look. The next one is not taken before it has
@@ -205,9 +213,9 @@ func (d *running) end() {
 	d.t.Helper()
 	_ = syscall.Kill(d.cmd.Process.Pid, syscall.SIGTERM)
 	select {
-	case err := <-d.ended:
-		if err != nil {
-			d.t.Fatalf("the daemon ended: %v\n%s", err, d.words.String())
+	case <-d.ended:
+		if d.err != nil {
+			d.fail("it did not end well")
 		}
 	case <-time.After(time.Minute):
 		d.fail("SIGTERM does not end it")

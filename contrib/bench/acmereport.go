@@ -80,7 +80,7 @@ func (r acmeReport) peak(key string) int64 {
 func (r acmeReport) requests(key string) int {
 	var all []int
 	for _, c := range r.Turns[key] {
-		all = append(all, c.Requests)
+		all = append(all, c.Requests.sum())
 	}
 	slices.Sort(all)
 	return all[len(all)/2]
@@ -105,7 +105,6 @@ func (r acmeReport) bounds() []bound {
 			continue
 		}
 		add("wall time / "+peer, "x", float64(r.of("postcert", took).sum())/float64(r.of(peer, took).sum()), 1)
-		add("processor time / "+peer, "x", float64(r.of("postcert", cpu).sum())/float64(r.of(peer, cpu).sum()), 1)
 		add("peak memory / "+peer, "x", float64(r.peak("postcert"))/float64(r.peak(peer)), 1)
 	}
 	add("wall time / the floor", "x", float64(r.of("postcert", took).median())/float64(r.of("floor", took).median()), floorBound)
@@ -146,7 +145,7 @@ func (r acmeReport) print(w io.Writer) error {
 			float64(s.sum())/float64(ours), float64(c.sum())/float64(oursCPU), float64(peak)/float64(r.peak("postcert")))
 	}
 	fmt.Fprintf(&b, "  %-20s %9.2f %39.0f %9.1f %9d   %.2f, %.2f, %.2f\n", "postcert, all in one", r.Batch.Took.Seconds(), ms(r.Batch.CPU)/float64(r.Certificates), mib(r.Batch.Peak),
-		r.Batch.Requests/r.Certificates, float64(r.Batch.Took)/float64(ours), float64(r.Batch.CPU)/float64(oursCPU), float64(r.Batch.Peak)/float64(r.peak("postcert")))
+		r.Batch.Requests.sum()/r.Certificates, float64(r.Batch.Took)/float64(ours), float64(r.Batch.CPU)/float64(oursCPU), float64(r.Batch.Peak)/float64(r.peak("postcert")))
 	fmt.Fprintf(&b, "  (no peak is below the launcher's, %.1f MiB)\n", mib(r.Launcher))
 	fmt.Fprintf(&b, "daemon with %d certificates: %.1f MiB when all were ordered, %.1f MiB after %d ticks and %d turns, %.1f MiB at most\n",
 		r.Day.Certificates, mib(r.Day.Begin), mib(r.Day.End), r.Day.Ticks, r.Day.Turns, mib(r.Day.Peak))

@@ -114,8 +114,8 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	case err != nil:
 	case f.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", f.Arg(0))
-	case s.certificates < 1:
-		err = errors.New("-certificates: fewer than 1 are none")
+	case s.certificates < 2:
+		err = errors.New("-certificates: fewer than 2 say nothing")
 	case s.rounds < 7:
 		err = errors.New("-rounds: fewer than 7 say nothing")
 	}
