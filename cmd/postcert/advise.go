@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"postcert/acme"
 	"postcert/deploy"
 	"postcert/deploy/lock"
 	"postcert/deploy/program"
@@ -40,6 +41,20 @@ const (
 var precedence = []int{
 	statusIncomplete, statusRolledBack, statusFailed, statusCA, statusRefused,
 	statusNotVerified, statusBusy, statusNo, statusUsage, statusOK,
+}
+
+// worse is the status of two results of one call. That a signal ended it hides
+// everything but an undo that is incomplete.
+func worse(a, b int) int {
+	switch {
+	case a == statusOK, b > 128 && a != statusIncomplete:
+		return b
+	case a > 128 || b == statusOK:
+		return a
+	case slices.Index(precedence, b) < slices.Index(precedence, a):
+		return b
+	}
+	return a
 }
 
 // errNo is a question whose answer is no (exit status 8); it carries no
@@ -71,6 +86,7 @@ func statusOf(err error, problems problem.List) int {
 		stale      *deploy.StaleError
 		sig        signalError
 		usage      usageError
+		ca         *acme.Error
 	)
 	switch {
 	case err == nil:
@@ -86,10 +102,13 @@ func statusOf(err error, problems problem.List) int {
 	case errors.As(err, &rolledBack):
 		return statusRolledBack
 	case errors.As(err, &usage), hasPrefix(problems, "config_unknown", "config_type", "config_value", "config_missing",
-		"config_unreadable", "config_documents", "config_writable", "config_syntax", "instance_", "usage"):
+		"config_unreadable", "config_documents", "config_writable", "config_syntax", "instance_", "usage",
+		"acme_directory_unknown", "acme_trust_unreadable", "dns_provider_unknown", "dns_credentials"):
 		return statusUsage
 	case errors.As(err, &held), errors.As(err, &stale):
 		return statusBusy
+	case errors.As(err, &ca) && ca.Class != acme.ClassRefused:
+		return statusCA
 	case errors.As(err, &refused), len(problems.Errors()) > 0:
 		return statusRefused
 	case errors.Is(err, errNo):
@@ -201,13 +220,9 @@ func remedied(l problem.List) problem.List {
 // command only if nothing else failed.
 func (a *app) say(res *result, err error) *result {
 	status, problems := advise(err)
-	if res.status == statusOK || slices.Index(precedence, status) < slices.Index(precedence, res.status) || status > 128 {
-		res.status = status
-	}
+	res.status = worse(res.status, status)
 	for _, p := range problems {
-		if !slices.ContainsFunc(res.problems, func(q problem.Problem) bool { return q.ID == p.ID && q.Message == p.Message }) {
-			res.problems = append(res.problems, p)
-		}
+		res.problem(p)
 	}
 	res.problems = remedied(res.problems)
 	if a.flags.json {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,6 +31,8 @@ type app struct {
 	conf  config.Config
 	text  *text
 	log   *slog.Logger
+
+	hangup *atomic.Pointer[chan struct{}] // see hangups; nil: never
 }
 
 // seams are the two places at which tests interrupt a transaction: its
@@ -40,6 +43,7 @@ type seams struct {
 	mta      func(deploy.MTA) deploy.MTA
 	deadline time.Duration // of the proof; 0 is the engine's own
 	now      func() time.Time
+	childEnv []string // of the processes that the daemon starts
 }
 
 // now is the time of day: for what certificates and people call a time. What
@@ -63,13 +67,14 @@ type globalFlags struct {
 	quiet    bool
 	verbose  int
 	timeout  time.Duration
+	acme     map[string]string // flags that are scalars of the configuration, by key
 }
 
 // run executes one command line and returns the exit status. Whatever happens,
 // the result is said once: as text, or as one JSON object on standard output.
 func run(ctx context.Context, a *app, args []string) int {
 	root := a.rootCommand()
-	root.SetArgs(args)
+	root.SetArgs(certbotSpelling(args))
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"maps"
 	"runtime"
 	"runtime/debug"
 
@@ -112,5 +113,6 @@ func (a *app) configSource() config.Input {
 			flags[name] = v
 		}
 	}
+	maps.Copy(flags, a.flags.acme)
 	return config.Input{Flags: flags, Environment: a.env}
 }

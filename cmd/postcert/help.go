@@ -6,6 +6,7 @@ import "github.com/spf13/cobra"
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
 		a.installCommand(), a.verifyCommand(), a.probeCommand(), a.statusCommand(),
+		a.obtainCommand(), a.renewCommand(), a.daemonCommand(), a.accountCommand(), a.revokeCommand(),
 		a.historyCommand(), a.rollbackCommand(), a.recoverCommand(), a.releaseCommand(),
 		a.configCommand(), a.versionCommand(),
 	}
@@ -144,3 +145,79 @@ what is in effect and where each value comes from. See postcert.yaml(5).
 
 EXIT STATUS
 ` + statusTable
+
+const obtainHelp = `obtain orders certificates at a CA by ACME (RFC 8555), and installs them as
+install-cert does: judged, rehearsed, proven on every listener, or undone.
+
+Without arguments it orders what is configured and missing; with names, those
+certificates; with --domain, one that the flags describe. That one is remembered,
+and "postcert renew" and the daemon keep it; it is installed on the instance that
+--instance names, or on the only one, unless --no-deploy. An order is made once:
+what is not due is not ordered again, and an order that was interrupted is
+resumed. Before an order it is looked whether it can succeed.
+
+--dry-run makes a whole order at the CA's directory for trials, or at the one that
+--directory names, and keeps nothing of it but the account there.
+
+Flags of certbot are understood where they mean one of ours: --dns-PROVIDER,
+--dns-PROVIDER-credentials, --dns-PROVIDER-propagation-seconds, --standalone,
+--webroot-path, --cert-name, --server, -d, -m, -n.
+
+EXIT STATUS
+` + statusTable
+
+const obtainExample = `  postcert obtain
+  postcert obtain -d mail.example.com --challenge http-01 -m admin@example.com --agree-tos
+  postcert obtain -d mail.example.com -d '*.example.com' --provider ovh --credentials /etc/postcert/ovh.env --propagation 60s --agree-tos
+  postcert obtain -d mail.example.com --challenge http-01 --agree-tos --dry-run`
+
+const renewHelp = `renew is one pass over every certificate that is configured or was obtained, or
+over the named ones: an interrupted change is settled, what is due is renewed, and
+each certificate is taken to the listeners that do not serve it; the others prove
+it once more, which changes nothing. A certificate that another client obtains
+(source: watch) is never ordered.
+
+It is for timers; "postcert daemon" does the same by itself. Tell it with
+--interval how long until the next pass, if that is not 12 hours.
+
+EXIT STATUS
+` + statusTable
+
+const renewExample = `  postcert renew
+  postcert renew --force mail.example.com`
+
+const accountHelp = `account register makes the account at the CA, whose key is kept in the state
+directory; obtain does it too, when there is none. account show asks the CA about
+it. account rollover gives it a new key; certificates are not concerned.
+
+EXIT STATUS
+` + statusTable
+
+const accountExample = `  postcert account register --email admin@example.com --agree-tos
+  postcert account show --json`
+
+const revokeHelp = `revoke revokes the live certificate of NAME at the CA that issued it. Postfix goes
+on serving it until another one is installed: renew it next. With the reason
+key-compromise its key is never used again.
+
+EXIT STATUS
+` + statusTable
+
+const revokeExample = `  postcert revoke mail.example.com --reason superseded`
+
+const daemonHelp = `daemon keeps every certificate that is configured or was obtained: it renews each
+at its time, takes it to the listeners, and tries again what failed. It runs until
+SIGTERM. SIGHUP makes it read the configuration again; one that is not right is
+refused, and the former one stays in force.
+
+It holds no key: all work is done by "postcert renew NAME", as a process of its
+own. When something is due is on disk, so that starting the daemon again, or
+running renew beside it, makes no further orders. Under systemd (Type=notify) its
+status line says what comes next.
+
+EXIT STATUS
+` + statusTable
+
+const daemonExample = `  postcert daemon
+  systemctl status postcert
+  systemctl reload postcert`

@@ -163,10 +163,8 @@ func (a *app) install(ctx context.Context, f *installFlags, args []string, res *
 	if err != nil {
 		return err
 	}
-	if n := len(a.conf.Companions); n > 0 {
-		// Other daemons would go on with the old certificate, and nobody told.
-		return refuse("companions_unsupported", problem.At{File: a.conf.File, Parameter: "companions"},
-			"the configuration names %d companions, which must get the certificate too; this version cannot do that", n)
+	if err := a.noCompanions(); err != nil {
+		return err
 	}
 	s, err := a.oneInstance(ctx)
 	if err != nil {
@@ -181,14 +179,32 @@ func (a *app) install(ctx context.Context, f *installFlags, args []string, res *
 		Service: f.service, Enable: f.enable, Judge: true, Policy: pol, AdoptOverrides: f.adoptOverrides,
 		IgnoreListeners: f.ignore,
 	})
-	if own := ownServices(s.settings, c); len(own) > 1 {
-		return refuse("services_unsupported", problem.At{File: a.conf.File, Parameter: "services"},
-			"the configuration gives %s to %d services; one change can give it to one", own[0].Certificate, len(own))
+	if err := a.oneService(s, c); err != nil {
+		return err
 	}
 	if f.noRehearsal {
 		c.Rehearsal = deploy.RehearsalOff
 	}
 	return a.transact(ctx, s, deploy.Chosen(c), res)
+}
+
+// noCompanions refuses a configuration with companions: other daemons would go on
+// with the old certificate, and nobody told.
+func (a *app) noCompanions() error {
+	if n := len(a.conf.Companions); n > 0 {
+		return refuse("companions_unsupported", problem.At{File: a.conf.File, Parameter: "companions"},
+			"the configuration names %d companions, which must get the certificate too; this version cannot do that", n)
+	}
+	return nil
+}
+
+// oneService refuses a change that several services are to get.
+func (a *app) oneService(s *site, c deploy.Change) error {
+	if own := ownServices(s.settings, c); len(own) > 1 {
+		return refuse("services_unsupported", problem.At{File: a.conf.File, Parameter: "services"},
+			"the configuration gives %s to %d services; one change can give it to one", own[0].Certificate, len(own))
+	}
+	return nil
 }
 
 func sourceName(s keypair.Source) string {

@@ -34,6 +34,16 @@ func (a *app) newResult(command string) *result { return &result{command: comman
 // add puts a field into the JSON object.
 func (r *result) add(name string, value any) { r.fields = append(r.fields, field{name, value}) }
 
+// problem adds what was found, once.
+func (r *result) problem(p problem.Problem) {
+	for _, q := range r.problems {
+		if q.ID == p.ID && q.Message == p.Message {
+			return
+		}
+	}
+	r.problems = append(r.problems, p)
+}
+
 // Error makes a result travel through cobra to run.
 func (r *result) Error() string { return r.command }
 

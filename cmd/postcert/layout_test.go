@@ -26,8 +26,8 @@ var top = []string{"cmd", "acme", "deploy", "verify", "contrib", "testdata", "go
 var leaves = []string{"verify/problem", "verify/keypair", "deploy/postfix/cf", "deploy/program", "deploy/atomicfile", "deploy/lock"}
 
 // testHelp is imported by tests and by other test help only. contrib/bench is a
-// program that stages a host as tests do.
-var testHelp = []string{"verify/certtest", "verify/probe/smtptest", "acme/acmetest", "deploy/postfix/postfixtest", "deploy/atomicfile/crashfs", "contrib/bench"}
+// program that stages a host as tests do, contrib/testca one that is a CA.
+var testHelp = []string{"verify/certtest", "verify/probe/smtptest", "acme/acmetest", "deploy/postfix/postfixtest", "deploy/atomicfile/crashfs", "contrib/bench", "contrib/testca"}
 
 // room is what one package may import of ours, beside the leaves and what is
 // below its own internal folder.
@@ -49,6 +49,7 @@ var rooms = []room{
 	{"cmd/postcert/internal/metrics", []string{"cmd/postcert/internal/status"}},
 	{"acme", nil},
 	{"acme/internal/legoclient", nil},
+	{"acme/internal/legoclient/dns", nil},
 	{"acme/lineage", nil},
 	{"acme/watch", nil},
 	{"verify", nil},
@@ -84,9 +85,9 @@ var outside = []struct {
 	{"github.com/coreos/go-systemd/v22", []string{"cmd/postcert/internal/daemon"}},
 	{"github.com/nicholas-fedor/shoutrrr", []string{"cmd/postcert/internal/notify"}},
 	{"github.com/prometheus/client_golang", []string{"cmd/postcert/internal/metrics"}},
-	{"github.com/go-acme/lego/v4", []string{"acme/internal/legoclient"}},
+	{"github.com/go-acme/lego/v4", []string{"acme/internal/legoclient", "acme/internal/legoclient/dns"}},
 	{"github.com/go-jose/go-jose/v4", []string{"acme/internal/legoclient"}},
-	{"github.com/miekg/dns", []string{"acme/internal/legoclient"}},
+	{"github.com/miekg/dns", []string{"acme/internal/legoclient", "acme/internal/legoclient/dns"}},
 	{"github.com/fsnotify/fsnotify", []string{"acme/watch"}},
 }
 

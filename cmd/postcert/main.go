@@ -13,14 +13,16 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"syscall"
 )
 
 func main() {
 	env := takeEnvironment()
 	protect()
-	ctx, stop := signalContext(context.Background())
-	status := run(ctx, &app{env: env, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}, os.Args[1:])
+	a := &app{env: env, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
+	ctx, stop := signalContext(context.Background(), a)
+	status := run(ctx, a, os.Args[1:])
 	stop()
 	os.Exit(status)
 }
@@ -64,15 +66,43 @@ type signalError struct{ signal os.Signal }
 func (e signalError) Error() string { return "ended by signal: " + e.signal.String() }
 
 // signalContext ends with a signalError at the first SIGINT, SIGTERM or SIGHUP.
-// Later ones are ignored, so that a second Ctrl-C cannot stop an undo.
-func signalContext(parent context.Context) (context.Context, func()) {
+// Later ones are ignored, so that a second Ctrl-C cannot stop an undo. A command
+// that asked for hang-ups gets them instead.
+func signalContext(parent context.Context, a *app) (context.Context, func()) {
+	a.hangup = new(atomic.Pointer[chan struct{}])
 	ctx, cancel := context.WithCancelCause(parent)
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	go func() {
-		if s, ok := <-c; ok {
+		for s := range c {
+			if s == syscall.SIGHUP && a.hangUp() {
+				continue
+			}
 			cancel(signalError{s})
 		}
 	}()
 	return ctx, func() { signal.Stop(c); close(c); cancel(nil) }
+}
+
+// hangups is for a command that lives on when it is hung up, and reads its
+// configuration again. Several in a row may become one.
+func (a *app) hangups() <-chan struct{} {
+	c := make(chan struct{}, 1)
+	if a.hangup != nil {
+		a.hangup.Store(&c)
+	}
+	return c
+}
+
+// hangUp tells whether somebody takes a hang-up.
+func (a *app) hangUp() bool {
+	c := a.hangup.Load()
+	if c == nil {
+		return false
+	}
+	select {
+	case *c <- struct{}{}:
+	default:
+	}
+	return true
 }

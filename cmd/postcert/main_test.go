@@ -37,15 +37,33 @@ func actAsPostcert() {
 	a := &app{env: takeEnvironment(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	a.seams.deadline, _ = time.ParseDuration(a.env[testDeadline])
 	delete(a.env, testDeadline)
+	clockFile(a)
 	done := interrupted(a)
 	pausing(a)
 	powered(a)
 	protect()
-	ctx, stop := signalContext(context.Background())
+	ctx, stop := signalContext(context.Background(), a)
 	status := run(ctx, a, os.Args[1:])
 	stop()
 	done()
 	os.Exit(status)
+}
+
+// clockFile makes the time of day another one by what a file says, at any moment,
+// for this process and for those that it starts as a daemon.
+func clockFile(a *app) {
+	a.seams.childEnv = []string{asPostcert + "=1", testDeadline + "=" + a.seams.deadline.String()}
+	file := a.env[childClock]
+	if file == "" {
+		return
+	}
+	delete(a.env, childClock)
+	a.seams.childEnv = append(a.seams.childEnv, childClock+"="+file)
+	a.seams.now = func() time.Time {
+		data, _ := os.ReadFile(file)
+		by, _ := time.ParseDuration(strings.TrimSpace(string(data)))
+		return time.Now().Round(0).Add(by)
+	}
 }
 
 // host is a mail host of a test: a private Postfix on ports 25, 587 and 465, a

@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"postcert/acme"
+	"postcert/cmd/postcert/internal/config"
 	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy"
 	"postcert/deploy/generation"
@@ -41,8 +43,19 @@ func (a *app) records() status.Store {
 // recordStatus remembers how a change ended, so that status can fail until
 // what is wanted is served. A dry run is nobody's wish.
 func (a *app) recordStatus(s *site, r *deploy.Report, err error) {
-	if a.flags.dryRun || r == nil || r.Plan == nil || r.Plan.Name == "" {
+	up, ok := a.statusUpdate(s, r, err)
+	if !ok {
 		return
+	}
+	if werr := a.records().Record(up); werr != nil {
+		a.log.Warn("recording the status", "err", werr)
+	}
+}
+
+// statusUpdate is what there is to remember of a change's end; false if nothing.
+func (a *app) statusUpdate(s *site, r *deploy.Report, err error) (status.Update, bool) {
+	if a.flags.dryRun || r == nil || r.Plan == nil || r.Plan.Name == "" {
+		return status.Update{}, false
 	}
 	st, problems := advise(err)
 	id := ""
@@ -66,9 +79,7 @@ func (a *app) recordStatus(s *site, r *deploy.Report, err error) {
 			up.Rehearsed = rehearsedWords(r.Rehearsed)
 		}
 	}
-	if werr := a.records().Record(up); werr != nil {
-		a.log.Warn("recording the status", "err", werr)
-	}
+	return up, true
 }
 
 func rehearsedWords(r deploy.Rehearsed) status.Rehearsed {
@@ -110,13 +121,21 @@ func (a *app) status(ctx context.Context, args []string, res *result) error {
 		all = append(all, some...)
 	}
 	res.add("certificates", emptyNotNull(all))
+	orders, late := a.orderStates(first(args), res)
+	res.add("orders", orders)
 	switch {
+	case len(all) == 0 && len(orders) > 0:
+		res.headline = "nothing of what is to be obtained is installed yet. Obtain it: postcert obtain"
+		return errNo
 	case len(args) == 1 && len(all) == 0:
 		return refuse("name_unknown", problem.At{}, "no certificate %q is installed here", args[0])
 	case len(all) == 0:
 		res.headline = "nothing is installed by postcert yet. Begin with: postcert install-cert --help"
 		return errNo
 	case slices.ContainsFunc(all, func(v servedJSON) bool { return !v.Agrees }):
+		return errNo
+	case late:
+		res.headline = "what is installed is served on every listener, but its renewal is late."
 		return errNo
 	}
 	res.headline = "wanted, installed and served agree on every listener."
@@ -192,6 +211,10 @@ func (a *app) showState(s *site, st deploy.State, rec *status.Record, res *resul
 		no("wanted_not_installed", "the certificate wanted since %s (%s…) is not the installed one: %s",
 			rec.WantedSince.UTC().Format(time.DateTime), rec.Wanted[:16], rec.LastError.Message)
 	}
+	if rec != nil && rec.Retry != "" && rec.Retry != rec.Wanted {
+		no("issued_not_installed", "the certificate that was obtained last (%s…) is not installed: %s; next attempt at %s UTC",
+			rec.Retry[:16], rec.LastError.Message, rec.RetryAt(a.now()).UTC().Format(time.DateTime))
+	}
 	if st.Open {
 		no("transaction_open", "a change was interrupted and is not settled")
 	}
@@ -207,8 +230,59 @@ func (a *app) showState(s *site, st deploy.State, rec *status.Record, res *resul
 	}
 	if rec != nil {
 		a.text.printf("  last         %s\n", rec.Words())
+		if at := rec.RetryAt(a.now()); !at.IsZero() {
+			a.text.printf("  next deploy  %s UTC\n", at.UTC().Format(time.DateTime))
+		}
 	}
 	return v
+}
+
+// orderJSON is what is to be ordered of one certificate, and when.
+type orderJSON struct {
+	Name      string   `json:"name"`
+	Obtained  string   `json:"obtained"` // fingerprint of the live certificate; "" if there is none
+	LastError string   `json:"last_error"`
+	Next      nextJSON `json:"next"`
+}
+
+// orderStates are the certificates that we order ourselves; late tells that one of
+// them is not going to be renewed in time. No CA is asked.
+func (a *app) orderStates(name string, res *result) (out []orderJSON, late bool) {
+	out = []orderJSON{}
+	var names []string
+	if name != "" {
+		names = []string{name}
+	}
+	list, err := a.wishes(names)
+	a.blame(res, err)
+	for _, w := range list {
+		if w.source != config.SourceACME {
+			continue
+		}
+		m, err := a.manager()
+		if err != nil {
+			a.blame(res, err)
+			return out, late
+		}
+		st, err := m.StateOf(w.spec)
+		if err != nil {
+			a.blame(res, err)
+			continue
+		}
+		d := acme.Next(w.spec, st, st.Current, a.now())
+		v := orderJSON{Name: w.name, LastError: st.LastError, Next: nextOf(d)}
+		if st.Current != nil {
+			v.Obtained = st.Current.SHA256
+		}
+		out = append(out, v)
+		late = late || d.Critical
+		a.alarm(w, st, d, res)
+		a.text.printf("%s  next order %s\n", a.text.paint(bold, w.name), v.Next.words())
+		if st.LastError != "" {
+			a.text.printf("  last failure %s\n", st.LastError)
+		}
+	}
+	return out, late
 }
 
 func generationWords(n int) string {

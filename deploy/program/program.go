@@ -45,6 +45,10 @@ type Command struct {
 	Stdin   io.Reader     // nil is an empty input
 	Timeout time.Duration // 0 is DefaultTimeout
 	Output  int           // bytes kept of each stream; 0 is DefaultOutput
+
+	// Grace is for a program that has something to put in order: when its time is
+	// over it gets SIGTERM, and SIGKILL only after this long. 0 is SIGKILL at once.
+	Grace time.Duration
 }
 
 // Result is what a program said. It is filled also when Run returns an error.
@@ -147,6 +151,10 @@ func command(ctx context.Context, c Command) *process {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	// A grandchild that keeps our input open must not keep us waiting.
 	cmd.WaitDelay = 2 * time.Second
+	if c.Grace > 0 {
+		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+		cmd.WaitDelay = c.Grace
+	}
 	return &process{Cmd: cmd}
 }
 

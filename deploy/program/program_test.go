@@ -99,3 +99,31 @@ func TestBackground(t *testing.T) {
 		t.Errorf("took %v", took)
 	}
 }
+
+// One with a grace puts things in order when its time is over, and is killed only
+// if that takes too long.
+func TestGrace(t *testing.T) {
+	tests := []struct {
+		name, script string
+		grace        time.Duration
+		status       int
+		stdout       string
+		most         time.Duration
+	}{
+		{"puts in order", "trap 'echo done; exit 143' TERM; echo begin; while :; do sleep 0.05; done", 10 * time.Second, 143, "begin\ndone\n", 3 * time.Second},
+		{"does not end", "trap '' TERM; echo begin; while :; do sleep 0.05; done", 300 * time.Millisecond, -1, "begin\n", 3 * time.Second},
+		{"none given", "trap 'echo done; exit 143' TERM; echo begin; while :; do sleep 0.05; done", 0, -1, "begin\n", 3 * time.Second},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			start := time.Now()
+			r, err := Run(context.Background(), Command{Path: "/bin/sh", Args: []string{"-c", tt.script}, Timeout: 300 * time.Millisecond, Grace: tt.grace})
+			if err == nil || r.Status != tt.status || string(r.Stdout) != tt.stdout {
+				t.Errorf("status %d, output %q, error %v", r.Status, r.Stdout, err)
+			}
+			if took := time.Since(start); took > tt.most {
+				t.Errorf("took %v", took)
+			}
+		})
+	}
+}

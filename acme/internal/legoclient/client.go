@@ -167,7 +167,7 @@ func (s *session) foreign(err error) *Error {
 }
 
 const (
-	nonceTries = 15 // with one in two refused, one request in 30,000 fails
+	nonceTries = 20 // with one in two refused, one request in a million fails
 	nonceFree  = 3  // repetitions without a pause
 )
 
@@ -185,7 +185,7 @@ func (s *session) do(f func() error) error {
 			return s.fail(e)
 		}
 		if try > nonceFree {
-			if !sleep(s.ctx, min(50*time.Millisecond<<(try-nonceFree), 2*time.Second)) {
+			if !sleep(s.ctx, min(50*time.Millisecond<<(try-nonceFree), 500*time.Millisecond)) {
 				return s.fail(canceled(s.ctx))
 			}
 		}

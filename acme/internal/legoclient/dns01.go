@@ -23,7 +23,7 @@ func (d dnsWay) oneByOne() bool {
 
 // abandon is how long after the end of its context a provider's call is waited
 // for. It should not take any time, but foreign code can.
-const abandon = 200 * time.Millisecond
+const abandon = 100 * time.Millisecond
 
 // record is one TXT record. Its name is looked up once, so that what is removed is
 // what was written, whatever happens to a CNAME in between.

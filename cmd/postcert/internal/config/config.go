@@ -81,8 +81,13 @@ type Config struct {
 	// the file.
 	Instance string `yaml:"-"`
 
+	raw     []byte            // the file, as it was read
 	origins map[string]Origin // by key path: what did not come from a default
 }
+
+// Raw are the bytes of the configuration file that this Config was made from; none
+// if there was no file. Environment and flags are not in them.
+func (c *Config) Raw() []byte { return c.raw }
 
 // Source says who obtains a certificate.
 type Source string

@@ -66,7 +66,7 @@ func (l *layers) parse(path string, data []byte) (Config, problem.List) {
 		return Config{File: path}, r.problems // not to be given to anyone else
 	}
 	c, problems := l.build(r, root, data)
-	c.Found = true
+	c.Found, c.raw = true, data
 	return c, problems
 }
 

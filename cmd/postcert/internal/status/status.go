@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +38,15 @@ type Record struct {
 	LastOutcome string    `json:"last_outcome"`
 	LastTime    time.Time `json:"last_time"`
 	LastError   Failure   `json:"last_error"` // of the last attempt; zero if it succeeded
+
+	// What we obtained ourselves is deployed again until it is proven, without
+	// another order. Released means that the certificate was given back since: it
+	// is not ours to deploy until somebody asks for it.
+	Issued      string    `json:"issued,omitempty"`      // fingerprint of the leaf that was obtained last, to be served here
+	Retry       string    `json:"retry,omitempty"`       // fingerprint of the leaf that is to be deployed again; "" if none
+	Failures    int       `json:"failures,omitempty"`    // deploys of Retry in a row that did not end well
+	NextAttempt time.Time `json:"next_attempt,omitzero"` // when Retry is deployed again
+	Released    bool      `json:"released,omitempty"`
 }
 
 // Rehearsed is "yes", "no", or why the rehearsal did not run. In JSON, as
@@ -87,6 +97,7 @@ type Update struct {
 	Exit           int
 	ID, Message    string // of the first problem
 	Cause          string // why it was undone
+	Issued         bool   // Leaf is one that we obtained: if this did not end well, it is tried again
 }
 
 // Store is where the records are.
@@ -145,6 +156,46 @@ func (s Store) List(instance string) ([]*Record, error) {
 	return out, err
 }
 
+// Instances are the configuration directories of those instances that have a
+// record of a certificate. What cannot be read is passed over.
+func (s Store) Instances(name string) []string {
+	var out []string
+	s.each(func(r *Record) {
+		if r.Name == name {
+			out = append(out, r.Instance)
+		}
+	})
+	return out
+}
+
+// Names are the certificates of which there is a record, sorted, each once.
+func (s Store) Names() []string {
+	var out []string
+	s.each(func(r *Record) { out = append(out, r.Name) })
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// each reads the records of all instances.
+func (s Store) each(f func(*Record)) {
+	any, err := s.Path("/any", "any")
+	if err != nil {
+		return
+	}
+	dirs, _ := os.ReadDir(filepath.Dir(filepath.Dir(any)))
+	for _, d := range dirs {
+		dir := filepath.Join(filepath.Dir(filepath.Dir(any)), d.Name())
+		files, _ := os.ReadDir(dir)
+		for _, e := range files {
+			data, err := atomicfile.ReadFile(atomicfile.OS, filepath.Join(dir, e.Name()), maxRecord)
+			var r Record
+			if err == nil && strings.HasSuffix(e.Name(), ".json") && json.Unmarshal(data, &r) == nil && r.Name != "" {
+				f(&r)
+			}
+		}
+	}
+}
+
 // Record folds the end of an attempt into the record. The caller holds the lock
 // of the state directory, or has just released it: the last writer wins, and
 // each writes a whole record.
@@ -155,11 +206,16 @@ func (s Store) Record(u Update) error {
 		r = &Record{}
 	}
 	r.fold(u)
-	data, err := json.MarshalIndent(r, "", "  ")
+	path, err := s.Path(u.Instance, u.Name)
 	if err != nil {
 		return err
 	}
-	path, err := s.Path(u.Instance, u.Name)
+	return write(path, r)
+}
+
+// write makes v the content of path, as a whole.
+func write(path string, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
@@ -187,6 +243,7 @@ func (r *Record) fold(u Update) {
 	if u.Released {
 		r.Wanted, r.WantedSince, r.Installed, r.Generation = "", time.Time{}, "", 0
 	}
+	r.foldRetry(u)
 	if u.Rehearsed != "" {
 		r.Rehearsed = u.Rehearsed
 	}
@@ -207,6 +264,51 @@ func (r *Record) fold(u Update) {
 	if r.LastError.Message == "" {
 		r.LastError.Message = u.Cause
 	}
+}
+
+// foldRetry is what one attempt changes in what is tried again: a failure of what
+// we obtained begins or lengthens the wait, any success ends it, because somebody
+// has chosen what is to be served. A failure of something else leaves it.
+func (r *Record) foldRetry(u Update) {
+	if u.Issued && u.Leaf != "" {
+		r.Issued = u.Leaf
+	}
+	switch {
+	case u.Exit == 0:
+		r.Retry, r.Failures, r.NextAttempt = "", 0, time.Time{}
+		r.Released = u.Released
+	case u.Issued && u.Leaf != "":
+		if r.Retry != u.Leaf {
+			r.Failures = 0
+		}
+		r.Retry = u.Leaf
+		r.Failures++
+		r.NextAttempt = u.Time.UTC().Add(RetryGap(r.Failures))
+	}
+}
+
+// retryGaps are the waits after 1, 2, ... deploys that did not end well. Each
+// attempt may reload production twice, so they become long.
+var retryGaps = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 3 * time.Hour, MaxRetryGap}
+
+// MaxRetryGap is the longest of them.
+const MaxRetryGap = 6 * time.Hour
+
+// RetryGap is the wait before the next deploy after n that did not end well.
+func RetryGap(n int) time.Duration {
+	return retryGaps[min(max(n, 1), len(retryGaps))-1]
+}
+
+// RetryAt is when what failed is deployed again, zero if nothing is. A clock that
+// was set back makes it no further away than the longest wait.
+func (r *Record) RetryAt(now time.Time) time.Time {
+	if r == nil || r.Retry == "" {
+		return time.Time{}
+	}
+	if r.NextAttempt.Sub(now) > MaxRetryGap {
+		return now
+	}
+	return r.NextAttempt
 }
 
 // Words says in one line how the last attempt ended.

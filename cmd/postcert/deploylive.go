@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"postcert/cmd/postcert/internal/status"
+	"postcert/deploy"
+	"postcert/deploy/postfix"
+	"postcert/verify"
+	"postcert/verify/keypair"
+	"postcert/verify/problem"
+)
+
+// pairFiles are where a pair is.
+type pairFiles struct {
+	cert, key string
+	leaf      string // fingerprint, "" if it is known only when it is read
+	ours      bool   // in our own state directory
+}
+
+func (f pairFiles) isZero() bool { return f == pairFiles{} }
+
+func lineageFiles(dir string) pairFiles {
+	return pairFiles{cert: filepath.Join(dir, "fullchain.pem"), key: filepath.Join(dir, "privkey.pem")}
+}
+
+// deployLive takes the live pair of a certificate to every instance that is to
+// serve it. What is served already is proven again, which changes nothing.
+func (a *app) deployLive(ctx context.Context, w wish, live pairFiles, turn status.Turn, o passOptions, v *passJSON, res *result) error {
+	sites, err := a.sitesOf(ctx, w)
+	if err != nil || len(sites) == 0 {
+		if err == nil && !w.remembered {
+			res.problem(problem.Warn("not_deployed", problem.At{File: a.conf.File, Parameter: "instances"},
+				"no instance of the configuration serves %s; it is kept in %s", w.name, filepath.Dir(live.cert)))
+		}
+		return err
+	}
+	// The key passes through this process, which ends soon.
+	pair, warnings, err := keypair.Read(ctx, keypair.Source{Cert: live.cert, Key: live.key, Foreign: !live.ours})
+	for _, p := range warnings {
+		res.problem(p)
+	}
+	if err != nil {
+		return err
+	}
+	v.Certificate = certificateOf(pair)
+	a.showCertificate(pair)
+	var all []error
+	for _, s := range sites {
+		d, err := a.deployTo(ctx, s, w, pair, turn, o, res)
+		v.Deploys = append(v.Deploys, d)
+		all = append(all, err)
+	}
+	return errors.Join(all...)
+}
+
+// sitesOf are the instances that are to serve a certificate.
+func (a *app) sitesOf(ctx context.Context, w wish) ([]*site, error) {
+	list, known := a.targets(w)
+	if !known {
+		s, err := a.oneInstance(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return []*site{s}, nil
+	}
+	var out []*site
+	for _, t := range list {
+		found, err := postfix.Find(ctx, postfix.Options{
+			Instance: t.directory, CommandDirectory: a.conf.CommandDirectory, RuntimeDirectory: a.conf.RuntimeDir, Log: a.log,
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, i := range found {
+			out = append(out, a.site(ctx, i))
+		}
+	}
+	return out, nil
+}
+
+// deployTo installs a pair on one instance, or proves that it is served, unless
+// somebody has decided otherwise or it is not its time.
+func (a *app) deployTo(ctx context.Context, s *site, w wish, pair keypair.Pair, turn status.Turn, o passOptions, res *result) (deployJSON, error) {
+	d := deployJSON{Instance: s.instance.ConfigDirectory}
+	rec, err := a.records().Read(s.instance.ConfigDirectory, w.name)
+	if err != nil {
+		a.log.Warn("reading the status", "err", err)
+	}
+	if d.Left = a.leaveAlone(rec, pair.Fingerprint(), turn, o); d.Left != "" {
+		a.text.printf("  left alone   %s: %s\n", d.Instance, d.Left)
+		d.Next = instant(rec.RetryAt(a.now()))
+		return d, nil
+	}
+	c, err := a.liveChange(s, w, pair, o)
+	if err == nil {
+		var rep *deploy.Report
+		s.engine.Progress = a.progress(s.engine.Progress)
+		rep, err = s.engine.Run(ctx, deploy.Chosen(c), lockWait, nil)
+		if rep != nil {
+			d.Transaction = transactionOf(rep)
+			for _, p := range rep.Problems {
+				res.problem(p)
+			}
+			a.showReport(rep)
+			a.text.printf("  %s\n", headline(rep, err, false))
+			if err == nil && rep.Outcome == deploy.NotVerified {
+				err = errNotVerified
+			}
+			a.recordIssued(ctx, s, rep, err)
+			d.Next = a.retryOf(s, w)
+			return d, err
+		}
+	}
+	a.recordFailed(ctx, s, w, pair, err)
+	d.Next = a.retryOf(s, w)
+	return d, err
+}
+
+// liveChange is the change that serves a pair.
+func (a *app) liveChange(s *site, w wish, pair keypair.Pair, o passOptions) (deploy.Change, error) {
+	if err := a.noCompanions(); err != nil {
+		return deploy.Change{}, err
+	}
+	if slices.Contains(s.settings.SNI, w.name) {
+		return deploy.Change{}, refuse("sni_unsupported", problem.At{File: a.conf.File, Parameter: "sni"},
+			"%s is to be served for its names only, by a lookup table; this version cannot write one", w.name)
+	}
+	anchors, err := verify.LoadAnchors(append(append([]string{}, a.conf.Trust...), a.flags.trust...))
+	if err != nil {
+		return deploy.Change{}, err
+	}
+	c := a.change(s, deploy.Change{
+		Reason: o.reason, Name: w.name, Pair: pair, Source: w.spec.Directory, Judge: true, Policy: verify.Policy{Anchors: anchors},
+	})
+	return c, a.oneService(s, c)
+}
+
+// leaveAlone says why a pair is not taken to an instance now; "" if it is.
+func (a *app) leaveAlone(rec *status.Record, leaf string, turn status.Turn, o passOptions) string {
+	if rec == nil || o.reason == "obtain" {
+		return ""
+	}
+	now := a.now()
+	again := rec.RetryAt(now)
+	switch {
+	case rec.Released:
+		return "it was given back (postcert release); to take it again: postcert obtain " + rec.Name
+	case rec.Issued != leaf:
+		return "" // new
+	case rec.Wanted != leaf && rec.Retry != leaf:
+		return "somebody installed another certificate since; the next renewal is installed again"
+	case !o.scheduled:
+		return ""
+	case rec.Retry == leaf && again.After(now):
+		return fmt.Sprintf("the last deploy failed (%s); the next one is at %s UTC", rec.LastError.Message, again.UTC().Format(time.DateTime))
+	case rec.Retry == "" && dailyAt(turn, now).After(now):
+		return "it was proven at its last turn"
+	}
+	return ""
+}
+
+// recordIssued remembers how the deploy of something issued ended.
+func (a *app) recordIssued(ctx context.Context, s *site, rep *deploy.Report, err error) {
+	up, ok := a.statusUpdate(s, rep, withCause(ctx, err))
+	if !ok {
+		return
+	}
+	up.Issued = true
+	if werr := a.records().Record(up); werr != nil {
+		a.log.Warn("recording the status", "err", werr)
+	}
+}
+
+// recordFailed remembers a deploy that did not begin: it is tried again.
+func (a *app) recordFailed(ctx context.Context, s *site, w wish, pair keypair.Pair, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	st, problems := advise(err)
+	up := status.Update{
+		Instance: s.instance.ConfigDirectory, Name: w.name, Time: a.now(), Leaf: pair.Fingerprint(), Outcome: string(deploy.Failed), Exit: st, Issued: true,
+	}
+	if st == statusRefused {
+		up.Outcome = string(deploy.Refused)
+	}
+	if e := problems.Errors(); len(e) > 0 {
+		up.ID, up.Message = e[0].ID, e[0].Message
+	}
+	if werr := a.records().Record(up); werr != nil {
+		a.log.Warn("recording the status", "err", werr)
+	}
+}
+
+// retryOf is when the deploy is tried again; nil if it need not be.
+func (a *app) retryOf(s *site, w wish) *time.Time {
+	rec, err := a.records().Read(s.instance.ConfigDirectory, w.name)
+	if err != nil {
+		return nil
+	}
+	return instant(rec.RetryAt(a.now()))
+}
+
+// instant is a time in JSON, nil for none.
+func instant(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return new(t.UTC().Truncate(time.Second))
+}

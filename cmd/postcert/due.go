@@ -1,0 +1,115 @@
+package main
+
+import (
+	"errors"
+	"time"
+
+	"postcert/acme"
+	"postcert/cmd/postcert/internal/config"
+	"postcert/cmd/postcert/internal/daemon"
+	"postcert/cmd/postcert/internal/status"
+)
+
+// due is what is next about every certificate: for the daemon, which asks again
+// and again, and holds nothing in memory that the disk does not know. No key is
+// read for it.
+func (a *app) due(now time.Time) ([]daemon.Task, error) {
+	list, wrong := a.wishes(nil)
+	var out []daemon.Task
+	for _, w := range list {
+		turn, err := a.turns().Read(w.name)
+		wrong = errors.Join(wrong, err)
+		t := daemon.Task{Name: w.name, Account: "deploy " + w.name}
+		if w.source == config.SourceACME {
+			t.Account = "account " + w.spec.Directory + " " + w.spec.Account
+		}
+		t.At, t.Why = a.dueOf(w, turn, now)
+		if floor := turn.NotBefore(now); floor.After(t.At) {
+			t.At, t.Why = floor, t.Why+", again"
+		}
+		out = append(out, t)
+	}
+	return out, wrong
+}
+
+// watchInterval is how often the directory of another client is looked at.
+const watchInterval = 10 * time.Minute
+
+// dueOf is when one certificate has its next turn, and for what: an order or a
+// question to the CA, a deploy that is to be tried again, the daily proof.
+func (a *app) dueOf(w wish, turn status.Turn, now time.Time) (time.Time, string) {
+	var at time.Time
+	var why string
+	sooner := func(t time.Time, words string) { // of what is due already, the first that is named
+		if t.Before(now) {
+			t = now
+		}
+		if at.IsZero() || t.Before(at) {
+			at, why = t, words
+		}
+	}
+	leaf := turn.Leaf
+	if w.source == config.SourceACME {
+		var t time.Time
+		var words string
+		t, words, leaf = a.orderDue(w, now)
+		sooner(t, words)
+	} else {
+		sooner(turn.Ended.Add(watchInterval), "a look at the directory of the other client")
+	}
+	if leaf != turn.Leaf {
+		sooner(now, "deploy")
+	}
+	list, known := a.targets(w)
+	if !known {
+		list = a.recordedTargets(w)
+	}
+	for _, t := range list {
+		if rec, err := a.records().Read(t.directory, w.name); err == nil && rec != nil && rec.Retry != "" {
+			sooner(rec.RetryAt(now), "deploy again")
+		}
+	}
+	sooner(dailyAt(turn, now), "daily proof")
+	return at, why
+}
+
+// dailyAt is the next daily turn after the last one. A turn that ended in the
+// future ended before the clock was set back.
+func dailyAt(turn status.Turn, now time.Time) time.Time {
+	if turn.Ended.After(now) {
+		return daemon.Daily(turn.Name, now)
+	}
+	return daemon.Daily(turn.Name, turn.Ended)
+}
+
+// orderDue is when the CA is to be asked for something next, and the fingerprint
+// of the live certificate.
+func (a *app) orderDue(w wish, now time.Time) (time.Time, string, string) {
+	m, err := a.manager()
+	if err != nil {
+		return now, "the state cannot be read", ""
+	}
+	st, err := m.StateOf(w.spec)
+	if err != nil {
+		return now, "the state cannot be read", ""
+	}
+	leaf := ""
+	if st.Current != nil {
+		leaf = st.Current.SHA256
+	}
+	d := acme.Next(w.spec, st, st.Current, now)
+	words := orText(nextWords[d.Reason], d.Reason)
+	if d.Action == acme.ARI || d.Action == acme.None && d.At.Before(d.Attempt) {
+		words = "a question to the CA"
+	}
+	return d.At, words, leaf
+}
+
+// recordedTargets are the instances that have a record of a certificate.
+func (a *app) recordedTargets(w wish) []target {
+	var out []target
+	for _, dir := range a.records().Instances(w.name) {
+		out = append(out, target{dir})
+	}
+	return out
+}
