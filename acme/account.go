@@ -166,6 +166,10 @@ func (m *Manager) keepAccount(st AccountState, key crypto.Signer) (AccountState,
 	return st, err
 }
 
+func noAccount(directory, label string) problem.List {
+	return problem.List{problem.New("account_missing", problem.At{}, "there is no account %q at %s yet", label, directory)}
+}
+
 // account is one that can be used: with its key.
 type account struct {
 	AccountState
@@ -184,7 +188,7 @@ func (m *Manager) settled(ctx context.Context, c ca, directory, label string) (a
 	path := m.Store.ca(directory, label, fileAccountKey)
 	switch {
 	case a.key == nil && a.state == nil && a.rolling == nil:
-		return account{}, problem.List{problem.New("account_missing", problem.At{}, "there is no account %q at %s yet", label, directory)}
+		return account{}, noAccount(directory, label)
 	case a.key == nil:
 		return account{}, &FileError{Path: path, Err: errors.New("it is missing")}
 	}
@@ -302,7 +306,7 @@ func (m *Manager) Account(ctx context.Context, s AccountSpec, ask bool) (Account
 		return AccountState{}, failure(err)
 	}
 	if a.state == nil {
-		return AccountState{}, failure(problem.List{problem.New("account_missing", problem.At{}, "there is no account %q at %s yet", s.Label, s.Directory)})
+		return AccountState{}, failure(noAccount(s.Directory, s.Label))
 	}
 	st := *a.state
 	if !ask || a.key == nil {

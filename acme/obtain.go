@@ -87,6 +87,8 @@ func (r *run) wanted() (bool, error) {
 		return true, r.forbidden(now)
 	case d.Action == Order || d.Action == Resume:
 		return true, nil
+	case due && r.o.AllowKeyChange && r.st.Class == ClassRefused && d.Held == string(ClassRefused):
+		return true, nil // what was refused is allowed now
 	case due:
 		return false, r.held(d.Held, d.Attempt)
 	}
@@ -130,6 +132,9 @@ func (r *run) held(why string, until time.Time) error {
 // order goes through an order, or the rest of one.
 func (r *run) order(ctx context.Context) error {
 	r.result.Reason = r.due.Reason
+	if err := r.known(); err != nil {
+		return err
+	}
 	if done, err := r.landed(); err != nil || done {
 		return err
 	}
@@ -167,6 +172,16 @@ func (r *run) order(ctx context.Context) error {
 		return err
 	}
 	return r.keep(ctx, chain)
+}
+
+// known refuses an order without an account before anything is asked. Nothing was
+// tried then, so it is no failure that delays the next attempt.
+func (r *run) known() error {
+	a, err := r.m.Store.account(r.spec.Directory, r.spec.Account)
+	if err == nil && a.key == nil && a.state == nil {
+		return &Error{Class: ClassAccount, Problems: noAccount(r.spec.Directory, r.spec.Account), held: true}
+	}
+	return err
 }
 
 func (r *run) warn(p problem.Problem) { r.result.Warnings = append(r.result.Warnings, p) }

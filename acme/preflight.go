@@ -45,7 +45,7 @@ func (m *Manager) preflightCA(ctx context.Context, spec Spec) problem.List {
 	if errors.As(failure(err), &failed) {
 		found = append(found, failed.Problems...)
 	} else if a.state == nil {
-		found = append(found, problem.New("account_missing", problem.At{}, "there is no account %q at %s yet", spec.Account, spec.Directory))
+		found = append(found, noAccount(spec.Directory, spec.Account)...)
 	}
 	c, err := m.connect(spec.Directory, spec.Roots)
 	var dir legoclient.Directory

@@ -22,6 +22,17 @@ type Store struct {
 	fs    atomicfile.FS
 	dir   string
 	locks string // always a real directory: flock(2) knows no other
+
+	keyless bool // see Keyless
+}
+
+// Keyless is the same store for a process that lives on and must not have a key in
+// its memory: it asks for states, and never reads a file with a key. What is in
+// such a file is compared with its digest by those that use it.
+func (s *Store) Keyless() *Store {
+	k := *s
+	k.keyless = true
+	return &k
 }
 
 // Open returns the store in dir, an absolute path, usually <state_dir>/acme,

@@ -74,6 +74,12 @@ func (s *Store) version(dir string) (*Version, error) {
 		return nil, &FileError{Path: path, Err: errors.New("it is of another version")}
 	}
 	for _, name := range []string{FilePrivateKey, FileCert, FileChain, FileFullChain} {
+		if s.keyless && name == FilePrivateKey {
+			if _, err := s.fs.Lstat(filepath.Join(dir, name)); err != nil {
+				return nil, &FileError{Path: filepath.Join(dir, name), Err: err}
+			}
+			continue
+		}
 		data, err := atomicfile.ReadFile(s.fs, filepath.Join(dir, name), maxPEM)
 		if err == nil && atomicfile.Digest(data) != v.Files[name] {
 			err = errors.New("its content does not have its digest")

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Shows what postcert does, on a private Postfix with a throw-away CA:
+# Shows what postcert does, on a private Postfix: first with the certificates of a
+# throw-away CA, then by itself, with a real ACME server (Pebble) on loopback.
 #
 #	sh contrib/quickstart.sh
 #
@@ -43,6 +44,8 @@ if [ "${POSTCERT_DEMO-}" = "" ]; then
 	trap 'exit 130' INT TERM
 	echo "building postcert ..."
 	(cd "$here" && CGO_ENABLED=0 go build -trimpath -o "$demo/postcert" ./cmd/postcert && CGO_ENABLED=0 go build -o "$demo/impostor" ./contrib/impostor)
+	# The CA is needed later, and is built meanwhile.
+	(cd "$here" && CGO_ENABLED=0 go build -o "$demo/testca.new" ./contrib/testca && mv "$demo/testca.new" "$demo/testca") &
 	# A network, a process table and mounts of its own: ports 25, 465 and 587 are
 	# free there, and every process ends with it.
 	POSTCERT_DEMO=$demo unshare --net --mount --pid --fork --kill-child --mount-proc sh "$here/contrib/quickstart.sh" && status=0 || status=$?
@@ -209,3 +212,61 @@ see
 say "7. Wanted, installed and served"
 run status
 run history; expect 0
+
+# From here on postcert is its own ACME client. The CA is Pebble, in a process of
+# its own; it validates by http-01, on port 80 of this private network, and wishes
+# the first certificate to be renewed 6 seconds after it was issued.
+mkdir -p "$demo/ca"
+printf '127.0.0.1 localhost mail.example.com\n' >"$demo/hosts"
+mount --bind "$demo/hosts" /etc/hosts
+n=0
+until [ -x "$demo/testca" ] || [ $n -gt 600 ]; do
+	sleep 0.2
+	n=$((n + 1))
+done
+testca -dir "$demo/ca" -http 80 -for 120s -renew-after 6s -refuse-after 2 >"$demo/ca/url" &
+n=0
+until [ -s "$demo/ca/url" ] || [ $n -gt 50 ]; do
+	sleep 0.1
+	n=$((n + 1))
+done
+url=$(cat "$demo/ca/url")
+
+# certificate is the serial number that port 25 serves, by openssl.
+certificate() {
+	openssl s_client -connect 127.0.0.1:25 -starttls smtp </dev/null 2>/dev/null | openssl x509 -noout -serial 2>/dev/null
+}
+
+# differs WHAT WAS: another certificate than WAS must be served.
+differs() { [ "$(certificate)" != "$2" ] || { echo "quickstart: $1 changed nothing: $2" >&2; exit 1; }; }
+
+say "8. Without another client: order a certificate by ACME, and install it"
+before=$(certificate)
+run obtain -d mail.example.com --challenge http-01 --directory "$url" --acme-trust "$demo/ca/acme-roots.pem" \
+	-m postmaster@example.com --agree-tos --trust "$demo/ca/issuers.pem"; expect 0
+differs "the order" "$before"
+see
+
+say "9. The daemon renews it when the CA would like it, and proves it on every listener"
+before=$(certificate)
+printf '\n$ postcert daemon\n'
+postcert daemon --trust "$demo/ca/issuers.pem" --instance "$etc" --state-dir "$demo/state" --runtime-dir "$demo/run" 2>&1 &
+daemon=$!
+n=0
+while [ "$(certificate)" = "$before" ] && [ $n -lt 100 ]; do
+	sleep 0.2
+	n=$((n + 1))
+done
+sleep 1
+kill -TERM $daemon
+wait $daemon && code=0 || code=$?
+printf '(exit status %s, by SIGTERM)\n' "$code"; expect 0
+differs "the renewal" "$before"
+see
+
+say "10. A renewal that fails: the CA is down; the certificate stays, and the next attempt is known"
+before=$(certificate)
+run renew --force mail.example.com --trust "$demo/ca/issuers.pem"; expect 6
+[ "$(certificate)" = "$before" ] || { echo "quickstart: another certificate is served after a failed renewal" >&2; exit 1; }
+see
+run status; expect 0

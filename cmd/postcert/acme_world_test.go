@@ -29,7 +29,14 @@ type acmeHost struct {
 // name server.
 func newACMEHost(t *testing.T, o acmetest.Options) *acmeHost {
 	t.Helper()
-	h := &acmeHost{host: newHost(t, postfixtest.Options{}), ca: acmetest.Start(t, o)}
+	return withCA(newHost(t, postfixtest.Options{}), o)
+}
+
+// withCA gives a host a CA.
+func withCA(mail *host, o acmetest.Options) *acmeHost {
+	t := mail.t
+	t.Helper()
+	h := &acmeHost{host: mail, ca: acmetest.Start(t, o)}
 	h.write(filepath.Join(h.dir, "issuers.pem"), h.ca.IssuersPEM())
 	hosts := filepath.Join(h.dir, "hosts")
 	h.write(hosts, []byte("127.0.0.1 localhost "+hostName+" www.example.test\n"))

@@ -32,7 +32,8 @@ type app struct {
 	text  *text
 	log   *slog.Logger
 
-	hangup *atomic.Pointer[chan struct{}] // see hangups; nil: never
+	keyless bool                           // this process must not read a private key: the daemon
+	hangup  *atomic.Pointer[chan struct{}] // see hangups; nil: never
 }
 
 // seams are the two places at which tests interrupt a transaction: its

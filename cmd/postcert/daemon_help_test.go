@@ -1,7 +1,10 @@
 package main
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -42,4 +45,19 @@ func (m *managerSocket) hears(words string) {
 		}
 		heard = append(heard, string(buf[:n]))
 	}
+}
+
+// leafAt reads the certificate in a PEM file.
+func (h *acmeHost) leafAt(path string) *x509.Certificate {
+	h.t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	block, _ := pem.Decode(data)
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return c
 }

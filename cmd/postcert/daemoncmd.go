@@ -56,6 +56,7 @@ type keeper struct {
 
 func (a *app) daemon(ctx context.Context, res *result) error {
 	hangup := a.hangups()
+	a.keyless = true
 	manager := daemon.NewManager(a.env)
 	exe, err := os.Executable()
 	if err != nil {
@@ -68,7 +69,11 @@ func (a *app) daemon(ctx context.Context, res *result) error {
 	if _, err := a.manager(); err != nil {
 		return err
 	}
-	s.log.Info("started", "version", versionString(), "config", a.conf.File, "state", a.conf.StateDir)
+	file := a.conf.File
+	if !a.conf.Found {
+		file = "none"
+	}
+	s.log.Info("started", "version", versionString(), "config", file, "state", a.conf.StateDir)
 	manager.Ready()
 	s.report("recover", s.child(ctx, "recover"))
 	(&daemon.Loop{

@@ -80,6 +80,7 @@ type host struct {
 	stdin []byte
 	dir   string // of files that a test makes
 	exe   string
+	also  *strings.Replacer // of what differs from run to run, for golden files
 }
 
 // hostName is the name that the hosts of the tests are known by.

@@ -63,6 +63,9 @@ func (a *app) manager() (*acme.Manager, error) {
 	if err != nil {
 		return nil, err
 	}
+	if a.keyless {
+		store = store.Keyless()
+	}
 	m := &acme.Manager{Store: store, UserAgent: "postcert/" + versionString(), Now: a.now, TLSA: a.tlsa}
 	if a.flags.verbose > 0 { // else what went wrong is said once, as a problem
 		m.Log = a.log

@@ -239,7 +239,7 @@ func TestShow(t *testing.T) {
 	if list != nil {
 		t.Fatalf("what Show printed is refused: %q\n%s", messages(list), out)
 	}
-	again.File, again.Found, again.Instance, again.origins = c.File, c.Found, c.Instance, c.origins
+	again.File, again.Found, again.Instance, again.origins, again.raw = c.File, c.Found, c.Instance, c.origins, c.raw
 	if !reflect.DeepEqual(normal(again), normal(c)) {
 		t.Errorf("read again it is\n%+v, not\n%+v", again, c)
 	}
@@ -324,9 +324,22 @@ func FuzzLoad(f *testing.F) {
 		if list.Err() != nil {
 			t.Fatalf("what Show printed is refused: %v\n%s", list, out)
 		}
-		again.origins = c.origins
+		again.origins, again.raw = c.origins, c.raw
 		if !reflect.DeepEqual(normal(again), normal(c)) {
 			t.Fatalf("read again it is\n%+v, not\n%+v", again, c)
 		}
 	})
+}
+
+// What a file said is kept as it was, for a process that reads it later.
+func TestRaw(t *testing.T) {
+	data := []byte("# as it is\nkeep_generations: 5\n")
+	c, found := Parse("postcert.yaml", data)
+	if err := found.Err(); err != nil || string(c.Raw()) != string(data) {
+		t.Errorf("%q, %v", c.Raw(), err)
+	}
+	none, found := Parse("postcert.yaml", nil)
+	if err := found.Err(); err != nil || len(none.Raw()) != 0 {
+		t.Errorf("of an empty file: %q, %v", none.Raw(), err)
+	}
 }

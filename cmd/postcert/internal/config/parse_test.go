@@ -176,7 +176,7 @@ func TestExample(t *testing.T) {
 	first := Certificate{
 		Name: "mail.example.com", Domains: []string{"mail.example.com", "smtp.example.com"}, Source: SourceACME,
 		Challenge: Challenge{Type: DNS01, Provider: "ovh", Credentials: "/etc/postcert/ovh.env", Propagation: time.Minute},
-		Profile:   "tlsserver", Key: Key{EC256, KeyAuto}, Also: []KeyType{RSA2048},
+		Profile:   "tlsserver", Key: Key{EC256, KeyAuto},
 	}
 	if got := c.Certificates[0]; !reflect.DeepEqual(got, first) {
 		t.Errorf("certificates[0] is %+v, want %+v", got, first)
