@@ -121,7 +121,7 @@ func (r acmeReport) bounds() []bound {
 // floorBound is how much longer than the floor an order may take. The floor is a
 // few milliseconds of messages; a process, what it writes to disk for good, and
 // the pause between two questions to the CA are not in it.
-const floorBound = 60
+const floorBound = 100
 
 func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }
 
