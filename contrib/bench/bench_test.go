@@ -28,6 +28,8 @@ func TestParse(t *testing.T) {
 		{"", ""},
 		{"-rounds 7 -hot 0 -check -json", ""},
 		{"-rounds 6", "fewer than 7"},
+		{"-acme -certificates 3 -json", ""},
+		{"-acme -certificates 1", "fewer than 2"},
 		{"rounds", "unexpected argument"},
 		{"-unknown", "not defined"},
 	} {

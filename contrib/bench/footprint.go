@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"syscall"
+	"testing"
 	"time"
 )
 
@@ -75,9 +77,11 @@ const launchFlag = "-as-launcher"
 // fork(2) and execve(2), so a program's figure is never below that of who
 // started it: hence a launcher that has done nothing yet.
 type launch struct {
-	Own    int64 `json:"own"`  // peak of the launcher, in bytes
-	Peak   int64 `json:"peak"` // of the program and of the largest process it waited for
-	Status int   `json:"status"`
+	Own    int64         `json:"own"`  // peak of the launcher, in bytes
+	Peak   int64         `json:"peak"` // of the program and of the largest process it waited for
+	Took   time.Duration `json:"took"` // from fork(2) until its end
+	CPU    time.Duration `json:"cpu"`  // user and system, of the program and of what it waited for
+	Status int           `json:"status"`
 }
 
 // launched does the launcher's work if args ask for it.
@@ -87,11 +91,13 @@ func launched(args []string) bool {
 	}
 	var own, child syscall.Rusage
 	var ws syscall.WaitStatus
+	var took time.Duration
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &own)
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err == nil {
 		var pid int
 		fd := null.Fd()
+		begin := time.Now()
 		pid, err = syscall.ForkExec(args[2], args[2:], &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{fd, fd, 2}})
 		for err == nil {
 			if _, err = syscall.Wait4(pid, &ws, 0, &child); err != syscall.EINTR {
@@ -99,27 +105,39 @@ func launched(args []string) bool {
 			}
 			err = nil
 		}
+		took = time.Since(begin)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "launcher:", err)
 		os.Exit(1)
 	}
 	const kilobyte = 1024 // getrusage(2): ru_maxrss
-	_ = json.NewEncoder(os.Stdout).Encode(launch{own.Maxrss * kilobyte, child.Maxrss * kilobyte, ws.ExitStatus()})
+	cpu := time.Duration(child.Utime.Nano() + child.Stime.Nano())
+	_ = json.NewEncoder(os.Stdout).Encode(launch{own.Maxrss * kilobyte, child.Maxrss * kilobyte, took, cpu, ws.ExitStatus()})
 	return true
 }
 
 func (h *host) launch(command []string) launch {
 	h.t.Helper()
-	cmd := exec.Command("/proc/self/exe", append([]string{launchFlag}, command...)...)
-	cmd.Stderr = os.Stderr
+	return start(context.Background(), h.t, nil, command...)
+}
+
+// start runs a program under the launcher, with these variables beside ours, and
+// fails the bench with the program's words if it fails.
+func start(ctx context.Context, t testing.TB, env []string, command ...string) launch {
+	t.Helper()
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", append([]string{launchFlag}, command...)...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.WaitDelay = time.Second // the program outlives a launcher that is killed
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	var l launch
 	if err == nil {
 		err = json.Unmarshal(out, &l)
 	}
 	if err != nil || l.Status != 0 {
-		h.t.Fatalf("launching %s: status %d, %v", command[0], l.Status, err)
+		t.Fatalf("launching %s: status %d, %v\n%s", command[0], l.Status, err, stderr.String())
 	}
 	return l
 }

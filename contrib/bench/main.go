@@ -25,6 +25,23 @@
 //	          reload, a bare handshake for each listener
 //	tls       postfix tls deploy-server-cert, postfix reload; it proves nothing
 //
+// With -acme the contest is another one, between ACME clients on one CA, Pebble
+// without its pauses and nonce errors, over loopback:
+//
+//	go run ./contrib/bench -acme                     in about ten minutes
+//	go run ./contrib/bench -acme -certificates 10 -check
+//
+//	postcert  obtain --no-deploy; and once all of the certificates in one process
+//	lego      Debian's, lego run
+//	certbot   Debian's, certbot certonly --standalone
+//	floor     the messages of an order alone, by a client inside this process
+//
+// Each orders the same number of certificates of one name by http-01, with a P-256
+// key and a process for each, and openssl judges every one of them. Wall time is
+// what somebody waits, the pauses of a client between its questions to the CA
+// included; processor time is what the machine does meanwhile. Afterwards a daemon
+// orders its certificates and lives through the wakes of a day; see [day].
+//
 // An idle host has not touched its configuration for an hour. On a hot one
 // main.cf and master.cf were written just before each turn, so that Postfix's
 // own commands pause for all contestants, postcert included.
@@ -64,6 +81,16 @@ type settings struct {
 	without  string  // contestant that is left out
 	check    bool
 	json     bool
+
+	acme         bool // the contest of the ACME clients in place of the others
+	certificates int  // that everybody orders in it
+	daily, ticks int  // certificates and wakes of the daemon in it
+}
+
+// result is what a contest leaves.
+type result interface {
+	print(w io.Writer) error
+	missed() []string
 }
 
 func parse(args []string, stderr io.Writer) (settings, error) {
@@ -79,11 +106,16 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	f.BoolVar(&s.ahead, "ahead", false, "run ahead of all other processes (SCHED_RR, sched(7)), so that what else the machine does hardly counts")
 	f.BoolVar(&s.check, "check", false, "exit with status 1 if a bound is missed")
 	f.BoolVar(&s.json, "json", false, "one JSON object in place of the table")
+	f.BoolVar(&s.acme, "acme", false, "instead: order certificates beside lego and certbot, and keep a daemon for a day")
+	f.IntVar(&s.certificates, "certificates", 50, "with -acme: how many each orders")
+	s.daily, s.ticks = dayCertificates, minutesADay
 	err := f.Parse(args)
 	switch {
 	case err != nil:
 	case f.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", f.Arg(0))
+	case s.certificates < 2:
+		err = errors.New("-certificates: fewer than 2 say nothing")
 	case s.rounds < 7:
 		err = errors.New("-rounds: fewer than 7 say nothing")
 	}
@@ -101,7 +133,12 @@ func run(args []string, stdout, stderr io.Writer) (status int) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	rep, err := outsideTests(ctx, func(t testing.TB) report { return measure(ctx, t, s, stderr) })
+	rep, err := outsideTests(ctx, func(t testing.TB) result {
+		if s.acme {
+			return measureACME(ctx, t, s, true, stderr)
+		}
+		return measure(ctx, t, s, stderr)
+	})
 	if err != nil {
 		fmt.Fprintln(stderr, "bench:", err)
 		return 1

@@ -60,9 +60,11 @@ func (r report) bounds() []bound {
 	return out
 }
 
-func (r report) missed() []string {
+func (r report) missed() []string { return missed(r.Bounds) }
+
+func missed(all []bound) []string {
 	var out []string
-	for _, b := range r.Bounds {
+	for _, b := range all {
 		if !b.OK {
 			out = append(out, b.String())
 		}
