@@ -220,7 +220,7 @@ func TestProofPowerCut(t *testing.T) {
 			break
 		}
 	}
-	t.Logf("%d power cuts", cuts)
+	t.Logf("R25: %d power cuts in the life of an order", cuts)
 }
 
 // clone is a CA that stands where s does.

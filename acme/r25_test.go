@@ -47,66 +47,29 @@ func TestProofR25(t *testing.T) {
 	w := newWorld(t, acmetest.Options{NonceReject: 50, AuthzReuse: 70, AlternateRoots: 2, ChainLength: 3})
 	w.register(t)
 	w.Log = nil
-	// The clock is moved over each back-off, so that the schedule is the real one.
-	// The CA's Date then differs: that is not what is looked at.
-	var ahead time.Duration
-	w.Now = func() time.Time { return time.Now().Add(ahead) }
+	s := &storm{world: w, serials: map[string]bool{}}
+	w.Now = func() time.Time { return time.Now().Add(s.ahead) }
 	w.Timeout = 10 * time.Second
-	dial := func(c legoclient.Config) (ca, error) {
+	w.dial = func(c legoclient.Config) (ca, error) {
 		real, err := legoclient.New(c)
 		return unskewed{real}, err
 	}
-	w.dial = dial
 	list := faults()
 	const issuances, hosts = 200, 67 // each host three times, with other faults each time
-	attempts, failures, most := 0, 0, 0
-	orders := 0
-	serials := map[string]bool{}
 	for i := range issuances {
 		w.spec.Name = fmt.Sprintf("host%d", i%hosts)
 		w.spec.Identifiers = []string{fmt.Sprintf("host%d.example.test", i%hosts)}
 		w.spec.KeyPolicy = []KeyPolicy{KeyReuse, KeyStaged}[i%2]
-		remove := w.ca.Fault(list[i%len(list)])
-		if list[i%len(list)].Kind == "" {
-			remove()
-			remove = func() {}
-		}
-		for try := 0; ; try++ {
-			before := len(w.ca.Requests())
-			r, err := w.Obtain(t.Context(), w.spec, Options{Force: true})
-			attempts++
-			most = max(most, len(w.ca.Requests())-before)
-			if err == nil {
-				right(t, w, r, serials)
-				break
-			}
-			var e *Error
-			if !errors.As(err, &e) || e.Next.IsZero() || try > 9 {
-				t.Fatalf("issuance %d, attempt %d: %v", i, try, err)
-			}
-			failures++
-			if try > 1 {
-				t.Logf("issuance %d, attempt %d: %v", i, try, err)
-			}
-			ahead += max(0, e.Next.Sub(w.Now())) + time.Second
-		}
-		remove()
-		// An order is lost only where nobody can go on with it: its URL was never
-		// heard of, or the CA calls it invalid, or refuses its request.
-		now := created(w)
-		if made, f := now-orders, list[i%len(list)]; made > 1 && !f.Lost && f.Truncate == 0 && f.Edit == nil && f.Problem != "badCSR" {
-			t.Errorf("issuance %d: %d orders were made under the fault %+v", i, made, f)
-		}
-		orders = now
+		s.issue(t, i, list[i%len(list)])
 	}
-	t.Logf("%d issuances in %d attempts with %d failures; at most %d requests in one; %d requests",
-		issuances, attempts, failures, most, len(w.ca.Requests()))
-	if len(serials) != issuances {
-		t.Errorf("%d certificates were stored for %d issuances", len(serials), issuances)
+	t.Logf("R25: %d issuances in %d attempts with %d failures; at most %d requests in one; %d requests",
+		issuances, s.attempts, s.failures, s.most, len(w.ca.Requests()))
+	if len(s.serials) != issuances {
+		t.Errorf("%d certificates were stored for %d issuances", len(s.serials), issuances)
 	}
 	// With half of the nonces refused each signed request is made twice on average.
-	if most > 150 {
-		t.Errorf("%d requests in one attempt is a loop", most)
+	if s.most > 150 {
+		t.Errorf("%d requests in one attempt is a loop", s.most)
 	}
 	for _, name := range []string{"host0", "host39"} {
 		st, err := w.State(name)
@@ -115,6 +78,54 @@ func TestProofR25(t *testing.T) {
 		}
 		opensslReads(t, st.Current)
 	}
+}
+
+// storm is what was seen in R25.
+type storm struct {
+	*world
+	// ahead is how far the clock was moved, over each back-off, so that the
+	// schedule is the real one. The CA's Date then differs, which is not looked at.
+	ahead                            time.Duration
+	attempts, failures, most, orders int
+	serials                          map[string]bool
+}
+
+// issue obtains one certificate under a fault, in as many attempts as that takes.
+func (s *storm) issue(t *testing.T, i int, f acmetest.Fault) {
+	t.Helper()
+	remove := s.ca.Fault(f)
+	if f.Kind == "" {
+		remove()
+	}
+	for try := 0; ; try++ {
+		before := len(s.ca.Requests())
+		r, err := s.Obtain(t.Context(), s.spec, Options{Force: true})
+		s.attempts++
+		s.most = max(s.most, len(s.ca.Requests())-before)
+		if err == nil {
+			right(t, s.world, r, s.serials)
+			break
+		}
+		var e *Error
+		if !errors.As(err, &e) || e.Next.IsZero() || try > 9 {
+			t.Fatalf("issuance %d, attempt %d: %v", i, try, err)
+		}
+		s.failures++
+		if try > 1 {
+			t.Logf("issuance %d, attempt %d: %v", i, try, err)
+		}
+		s.ahead += max(0, e.Next.Sub(s.Now())) + time.Second
+	}
+	if f.Kind != "" {
+		remove()
+	}
+	// An order is lost only where nobody can go on with it: its URL was never
+	// heard of, or the CA calls it invalid, or refuses its request.
+	now := created(s.world)
+	if made := now - s.orders; made > 1 && !f.Lost && f.Truncate == 0 && f.Edit == nil && f.Problem != "badCSR" {
+		t.Errorf("issuance %d: %d orders were made under the fault %+v", i, made, f)
+	}
+	s.orders = now
 }
 
 // created is the number of orders that the CA has made and told us of.

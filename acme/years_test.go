@@ -193,7 +193,7 @@ func TestProofYears(t *testing.T) {
 					if n := d.ca.count("RenewalInfo"); n > 365*24 {
 						t.Errorf("%d polls of ARI", n)
 					}
-					t.Logf("%d orders, %d ARI polls, %d requests, %d looks", len(d.ca.made), d.ca.count("RenewalInfo"), len(d.ca.asked), d.looks)
+					t.Logf("R11: %d orders, %d ARI polls, %d requests, %d looks", len(d.ca.made), d.ca.count("RenewalInfo"), len(d.ca.asked), d.looks)
 				})
 			})
 		}

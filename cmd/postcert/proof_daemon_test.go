@@ -137,7 +137,7 @@ func TestProofDaemonTenRenewals(t *testing.T) {
 		}
 	}
 	d.ends(10 * time.Second)
-	t.Logf("%d certificates, %d looks, %d wrong; %d forms of keys, none in the daemon's memory", len(w.leaves), w.asked, len(w.wrong), len(keys))
+	t.Logf("R25 daemon: %d certificates, %d looks, %d wrong; %d forms of keys, none in the daemon's memory", len(w.leaves), w.asked, len(w.wrong), len(keys))
 }
 
 // The released daemon is small, also after as many looks at what is due as a day
@@ -159,7 +159,7 @@ func TestProofDaemonSmall(t *testing.T) {
 		t.Errorf("the daemon has %d KiB", last)
 	}
 	d.ends(10 * time.Second)
-	t.Logf("peak %.1f MiB after the first order, %.1f MiB after 1440 hang-ups, %d of them taken", float64(first)/1024, float64(last)/1024, strings.Count(d.text(), "was read again"))
+	t.Logf("D7: daemon: peak %.1f MiB after the first order, %.1f MiB after 1440 hang-ups, %d of them taken", float64(first)/1024, float64(last)/1024, strings.Count(d.text(), "was read again"))
 }
 
 // weekPasses makes the CA's orders of today those of last week, when nothing runs:
