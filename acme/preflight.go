@@ -21,13 +21,14 @@ func (m *Manager) Preflight(ctx context.Context, spec Spec) problem.List {
 	if err != nil {
 		return problem.From(err)
 	}
-	found := m.preflightCA(ctx, spec)
+	// What is written wrong is told before anybody is asked.
 	solver, err := m.newSolver(spec)
-	if err == nil {
-		err = solver.Check(ctx, spec.Identifiers)
+	if err != nil {
+		return problem.From(failure(err))
 	}
+	found := m.preflightCA(ctx, spec)
 	var problems *Error
-	if errors.As(failure(err), &problems) {
+	if errors.As(failure(solver.Check(ctx, spec.Identifiers)), &problems) {
 		found = append(found, problems.Problems...)
 	}
 	if spec.Challenge.Type != DNS01 {
