@@ -162,7 +162,9 @@ func addOption(data string, en entry, e Edit) ([]splice, error) {
 	indent := "  "
 	for _, p := range en.pieces[1:] {
 		line := data[p.start:p.end]
-		indent = line[:len(line)-len(skipBlanks(line))]
+		if n := len(line) - len(strings.TrimLeft(line, blankSet)); n > 0 {
+			indent = line[:n]
+		}
 	}
 	return []splice{insertAfter(data, en.pieces[len(en.pieces)-1], indent+text)}, nil
 }
