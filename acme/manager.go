@@ -19,6 +19,17 @@ const (
 	TLSAUnknown TLSA = "unknown" // DNS did not answer
 )
 
+// LookupTLSA asks the name servers of /etc/resolv.conf.
+func LookupTLSA(ctx context.Context, host string) (TLSA, error) {
+	switch published, err := legoclient.HasTLSA(ctx, host, nil); {
+	case err != nil:
+		return TLSAUnknown, err
+	case published:
+		return TLSAPresent, nil
+	}
+	return TLSANone, nil
+}
+
 // Manager does what [Next] says. Its fields must not change while it is in use;
 // its methods may be called concurrently, also by other processes on the same
 // directory. Each takes locks in the order account, certificate, solving, and

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -66,17 +65,12 @@ func (a *app) manager() (*acme.Manager, error) {
 	if a.keyless {
 		store = store.Keyless()
 	}
-	m := &acme.Manager{Store: store, UserAgent: "postcert/" + versionString(), Now: a.now, TLSA: a.tlsa}
+	m := &acme.Manager{Store: store, UserAgent: "postcert/" + versionString(), Now: a.now, TLSA: acme.LookupTLSA}
 	if a.flags.verbose > 0 { // else what went wrong is said once, as a problem
 		m.Log = a.log
 	}
 	return m, nil
 }
-
-// tlsa asks the resolver of this host whether there is a TLSA record for a mail
-// server. The standard library cannot ask for TLSA records, so nothing is known,
-// and a change of the key has to be allowed by a person.
-func (a *app) tlsa(context.Context, string) (acme.TLSA, error) { return acme.TLSAUnknown, nil }
 
 // turns remember the passes over each certificate.
 func (a *app) turns() status.Turns {
