@@ -122,6 +122,7 @@ func (a *app) configured(c config.Certificate) (wish, error) {
 	ch := c.Challenge
 	spec := acme.Spec{
 		Name: c.Name, Identifiers: c.Domains, KeyType: acme.KeyType(c.Key.Type), KeyPolicy: acme.KeyPolicy(c.Key.Policy), Profile: c.Profile,
+		PreferredChain: c.PreferredChain,
 		Challenge: acme.Challenge{Type: string(ch.Type), Listen: ch.Listen, Webroot: ch.Webroot, Provider: ch.Provider,
 			Credentials: ch.Credentials, Propagation: ch.Propagation},
 	}

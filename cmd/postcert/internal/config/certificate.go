@@ -55,7 +55,7 @@ type use struct {
 func (v *validator) watched(c *Certificate, path string) {
 	v.path(&c.Lineage, path+".lineage", required)
 	for _, k := range []use{
-		{"challenge", c.Challenge != (Challenge{})}, {"profile", c.Profile != ""},
+		{"challenge", c.Challenge != (Challenge{})}, {"profile", c.Profile != ""}, {"preferred_chain", c.PreferredChain != ""},
 		{"key", c.Key != (Key{})}, {"also", len(c.Also) > 0},
 	} {
 		if k.used {

@@ -115,6 +115,10 @@ type Certificate struct {
 	// choice to the CA.
 	Profile string `yaml:"profile,omitempty"`
 
+	// PreferredChain is the common name of a chain's topmost issuer, for a CA that
+	// offers several (RFC 8555 section 7.4.2); "" takes the CA's default chain.
+	PreferredChain string `yaml:"preferred_chain,omitempty"`
+
 	Key Key `yaml:"key,omitempty"` // source acme only
 
 	// Also asks for a second certificate with the same names and a key of

@@ -118,6 +118,7 @@ func TestParseRefusesValues(t *testing.T) {
 		{"unknown source", cert("name: a, domains: [a.example.com], source: amce"), `did you mean "acme"?`},
 		{"watch without lineage", cert("name: a, source: watch"), "certificates[0].lineage: is empty"},
 		{"watch with a challenge", cert("name: a, source: watch, lineage: /l, challenge: {type: http-01}"), "challenge: has no effect with source: watch"},
+		{"watch with a preferred chain", cert("name: a, source: watch, lineage: /l, preferred_chain: ISRG Root X1"), "preferred_chain: has no effect with source: watch"},
 		{"lineage with acme", cert("name: a, domains: [a.example.com], lineage: /l, challenge: {type: http-01}"), "is for source: watch only"},
 		{"unknown key type", cert("name: a, domains: [a.example.com], challenge: {type: http-01}, key: {type: rsa1024}"), `"rsa1024" is not`},
 		{"unknown key policy", cert("name: a, domains: [a.example.com], challenge: {type: http-01}, key: {policy: keep}"), `"keep" is not rotate`},
