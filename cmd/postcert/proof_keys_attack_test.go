@@ -297,7 +297,9 @@ func TestProofFlippedNames(t *testing.T) {
 		case "shared":
 			h.state, h.run = filepath.Join(u.theirs, "state"), filepath.Join(u.theirs, "run")
 			commands = [][]string{install, dry, {"status"}}
-			each = func(int) { sh(t, "rm -rf %s %s", h.state, h.run) }
+			each = func(int) { // what is there may be another thing by now
+				_ = errors.Join(os.RemoveAll(h.state), os.RemoveAll(h.run))
+			}
 		}
 		stop := play(t, "attack "+scenario+" "+u.theirs)
 		status := u.attacked(limit, each, commands...)
