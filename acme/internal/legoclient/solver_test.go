@@ -134,7 +134,8 @@ func TestListenOnly(t *testing.T) {
 func TestALPNServer(t *testing.T) {
 	var reached sync.Once
 	leak := make(chan struct{})
-	http.HandleFunc("/legoclient-must-not-be-reached", func(http.ResponseWriter, *http.Request) { reached.Do(func() { close(leak) }) })
+	path := "/must-not-be-reached-" + strconv.FormatInt(time.Now().UnixNano(), 10) // once in a process
+	http.HandleFunc(path, func(http.ResponseWriter, *http.Request) { reached.Do(func() { close(leak) }) })
 	port := freePort(t)
 	addr := "127.0.0.1:" + strconv.Itoa(port)
 	down, err := alpnServer{addr}.present(t.Context(), someTasks)
@@ -165,7 +166,7 @@ func TestALPNServer(t *testing.T) {
 			if len(leaf.DNSNames) != 1 || !strings.EqualFold(leaf.DNSNames[0], tt.sni) {
 				t.Errorf("%s: a certificate of %q", tt.name, leaf.DNSNames)
 			}
-			fmt.Fprint(conn, "GET /legoclient-must-not-be-reached HTTP/1.0\r\n\r\n")
+			fmt.Fprintf(conn, "GET %s HTTP/1.0\r\n\r\n", path)
 			if body, _ := io.ReadAll(conn); len(body) > 0 {
 				t.Errorf("%s: %q", tt.name, body)
 			}
