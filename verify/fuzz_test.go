@@ -49,7 +49,7 @@ func FuzzAnchors(f *testing.F) {
 func FuzzCovers(f *testing.F) {
 	for _, r := range [][2]string{
 		{"mail.example.com", "mail.example.com"}, {"*.example.com", "mail.example.com"}, {"*.example.com", "*.example.com"}, {"*.com", "example.com"},
-		{"*.example.com", "a.b.example.com"}, {"MAIL.example.com", "mail.EXAMPLE.com."}, {"a*.example.com", "ab.example.com"}, {"*", "a"}, {"127.0.0.1", "127.0.0.1"}, {"", ""},
+		{"*.example.com", "a.b.example.com"}, {"MAIL.example.com", "mail.EXAMPLE.com."}, {"a*.example.com", "ab.example.com"}, {"*", "a"}, {"*.example.com", "-0.example.com"}, {"*.-a.example.com", "a.-a.example.com"}, {"127.0.0.1", "127.0.0.1"}, {"", ""},
 	} {
 		f.Add(r[0], r[1])
 	}

@@ -34,7 +34,7 @@ func matches(san, name string) bool {
 	}
 	above, wild := strings.CutPrefix(san, "*.")
 	label, rest, ok := strings.Cut(name, ".")
-	return wild && ok && rest == above && strings.Contains(above, ".") && label != "" && !strings.ContainsFunc(label, func(r rune) bool { return !strings.ContainsRune(letters+"-", r) })
+	return wild && ok && rest == above && strings.Contains(above, ".") && legal(name) && !strings.Contains(label, "_")
 }
 
 const letters = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -89,13 +89,14 @@ func list(names []string) string {
 
 // legal tells whether a subjectAltName can be a host name: labels of letters,
 // digits, hyphens and underscores (which hosts have, whatever RFC 1123 says),
-// the first of which may be "*".
+// the first of which may be "*". None begins with a hyphen: OpenSSL and
+// crypto/x509 let no wildcard stand for such a one (RFC 5890 section 2.3.1).
 func legal(san string) bool {
 	if len(san) > 253 {
 		return false
 	}
 	labels := strings.Split(strings.TrimPrefix(strings.ToLower(san), "*."), ".")
 	return !slices.ContainsFunc(labels, func(l string) bool {
-		return l == "" || len(l) > 63 || strings.ContainsFunc(l, func(r rune) bool { return !strings.ContainsRune(letters+"-_", r) })
+		return l == "" || l[0] == '-' || len(l) > 63 || strings.ContainsFunc(l, func(r rune) bool { return !strings.ContainsRune(letters+"-_", r) })
 	})
 }

@@ -13,12 +13,14 @@ type cgroupMount struct {
 	root  string // the control group that is mounted there; "/" is the whole tree
 }
 
-// dir is the directory of a control group as /proc/PID/cgroup names it.
+// dir is the directory of a control group as /proc/PID/cgroup names it. A
+// control group outside of what is mounted has none; what is returned for it
+// does not exist, and is below the mount point all the same.
 func (m cgroupMount) dir(path string) string {
-	if m.root != "/" {
-		path = strings.TrimPrefix(path, m.root)
+	if below, ok := strings.CutPrefix(path, m.root); ok && (below == "" || below[0] == '/') {
+		path = below
 	}
-	return filepath.Join(m.point, path)
+	return filepath.Join(m.point, filepath.Join("/", path))
 }
 
 // cgroupMounts are the mounted hierarchies by the name that /proc/PID/cgroup

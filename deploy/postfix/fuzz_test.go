@@ -13,6 +13,7 @@ func FuzzProc(f *testing.F) {
 	f.Add("Name:\tmaster\nState:\tS (sleeping)\nSigPnd:\t0000000000000001\nShdPnd:\t0000000000000000\n", "/system.slice/postfix@-.service", uint64(1), uint64(0))
 	f.Add("12:cpu,cpuacct:/x\n1:name=systemd:/system.slice/system-postfix.slice/postfix@-.service\n0::/user.slice/user-0.slice/user@0.service/app (deleted)\n", "/a b/c", uint64(1<<14), uint64(1))
 	f.Add("36 35 0:31 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n30 25 0:26 /docker/x /sys/fs/cgroup/systemd ro - cgroup cgroup rw,xattr,name=systemd\n", "/docker/x/y", uint64(0), uint64(0))
+	f.Add("36 35 0:31 /docker/x /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "docker/x..", uint64(0), uint64(0))
 	f.Add("postconf: fatal: /etc/postfix/main.cf, line 12: missing '='", "", ^uint64(0), uint64(2))
 	f.Fuzz(func(t *testing.T, text, path string, own, shared uint64) {
 		hangupPending(text)
