@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"postcert/cmd/postcert/internal/config"
+	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy"
 	"postcert/deploy/atomicfile"
 	"postcert/verify/problem"
@@ -31,6 +32,7 @@ type app struct {
 	conf  config.Config
 	text  *text
 	log   *slog.Logger
+	from  *status.From // where the pair of this command was read from; nil if that is not to be remembered
 
 	keyless bool                           // this process must not read a private key: the daemon
 	hangup  *atomic.Pointer[chan struct{}] // see hangups; nil: never

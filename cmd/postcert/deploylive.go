@@ -19,6 +19,7 @@ import (
 // pairFiles are where a pair is.
 type pairFiles struct {
 	cert, key string
+	chain     string // "" if cert holds it
 	leaf      string // fingerprint, "" if it is known only when it is read
 	ours      bool   // in our own state directory
 }
@@ -41,7 +42,7 @@ func (a *app) deployLive(ctx context.Context, w wish, live pairFiles, turn statu
 		return err
 	}
 	// The key passes through this process, which ends soon.
-	pair, warnings, err := keypair.Read(ctx, keypair.Source{Cert: live.cert, Key: live.key, Foreign: !live.ours})
+	pair, warnings, err := keypair.Read(ctx, keypair.Source{Cert: live.cert, Key: live.key, Chain: live.chain, Foreign: !live.ours})
 	for _, p := range warnings {
 		res.problem(p)
 	}
@@ -135,8 +136,13 @@ func (a *app) liveChange(s *site, w wish, pair keypair.Pair, o passOptions) (dep
 	if err != nil {
 		return deploy.Change{}, err
 	}
+	policy := verify.Policy{Anchors: anchors}
+	source := w.spec.Directory
+	if w.source == sourceHook {
+		policy.Names, source = ownName(pair), w.watched().cert
+	}
 	c := a.change(s, deploy.Change{
-		Reason: o.reason, Name: w.name, Pair: pair, Source: w.spec.Directory, Judge: true, Policy: verify.Policy{Anchors: anchors},
+		Reason: o.reason, Name: w.name, Service: w.hooked[s.instance.ConfigDirectory], Pair: pair, Source: source, Judge: true, Policy: policy,
 	})
 	return c, a.oneService(s, c)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy"
 	"postcert/verify"
 	"postcert/verify/keypair"
@@ -185,7 +186,34 @@ func (a *app) install(ctx context.Context, f *installFlags, args []string, res *
 	if f.noRehearsal {
 		c.Rehearsal = deploy.RehearsalOff
 	}
+	if a.from, err = fromOf(src, f.service, args); err != nil {
+		return err
+	}
 	return a.transact(ctx, s, deploy.Chosen(c), res)
+}
+
+// fromOf is where a pair was read from, to be remembered: its renewals are ours
+// from now on. A stream cannot be read again.
+func fromOf(src keypair.Source, service string, args []string) (*status.From, error) {
+	if src.Tar != nil {
+		return nil, nil
+	}
+	f := &status.From{Service: service}
+	var err error
+	if len(args) > 0 {
+		f.Lineage, err = absolute(args[0])
+		return f, err
+	}
+	f.Source = &status.Source{}
+	for _, p := range []struct {
+		from string
+		to   *string
+	}{{src.Cert, &f.Source.Cert}, {src.Key, &f.Source.Key}, {src.Chain, &f.Source.Chain}} {
+		var perr error
+		*p.to, perr = absolute(p.from)
+		err = errors.Join(err, perr)
+	}
+	return f, err
 }
 
 // noCompanions refuses a configuration with companions: other daemons would go on
