@@ -9,6 +9,7 @@ import (
 	"postcert/acme/lineage"
 	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy"
+	"postcert/deploy/atomicfile"
 	"postcert/deploy/generation"
 	"postcert/verify"
 	"postcert/verify/keypair"
@@ -181,8 +182,8 @@ func (a *app) recordHook(ctx context.Context, t hookTarget, l found, src keypair
 		}
 	}
 	up.Issued, up.From = true, l.from(src, t.service)
-	if up.Leaf == "" && l.seen.Leaf != nil {
-		up.Leaf = keypair.Fingerprint(l.seen.Leaf)
+	if up.Leaf == "" {
+		up.Leaf = l.fingerprint(src)
 	}
 	if werr := a.records().Record(up); werr != nil {
 		a.log.Warn("recording the status", "err", werr)
@@ -192,6 +193,20 @@ func (a *app) recordHook(ctx context.Context, t hookTarget, l found, src keypair
 		return nil
 	}
 	return instant(rec.RetryAt(a.now()))
+}
+
+// fingerprint is what a pair that could not be read is known by: its leaf, or, of
+// what holds none, the bytes.
+func (l found) fingerprint(src keypair.Source) string {
+	if l.seen.Leaf != nil {
+		return keypair.Fingerprint(l.seen.Leaf)
+	}
+	data, err := atomicfile.Read(src.Cert, keypair.MaxBytes)
+	if err != nil {
+		data = []byte(src.Cert)
+	}
+	defer clear(data)
+	return atomicfile.Digest(data)
 }
 
 // failedUpdate is the end of a deploy that did not come as far as a plan.

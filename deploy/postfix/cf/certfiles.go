@@ -58,7 +58,7 @@ func CertificateFiles(dir string, main, master []byte) (files []string, ok bool)
 			written, _ := value(name)
 			expanded, err := expand(written, lookup)
 			ok = ok && err == nil
-			for _, f := range fileNames(expanded) {
+			for _, f := range fileNames(name, expanded) {
 				if !slices.Contains(files, f) {
 					files = append(files, f)
 				}
@@ -117,7 +117,7 @@ func (s Snapshot) CertificateServices(match func(path string) bool) []string {
 func (s Snapshot) certificateFiles(id string) []string {
 	var out []string
 	for _, name := range CertificateParameters {
-		for _, f := range fileNames(s.Effective(id, name)) {
+		for _, f := range fileNames(name, s.Effective(id, name)) {
 			if !filepath.IsAbs(f) {
 				f = filepath.Join(s.Effective("", "queue_directory"), f)
 			}
@@ -127,8 +127,16 @@ func (s Snapshot) certificateFiles(id string) []string {
 	return out
 }
 
-// fileNames splits a list of files; "none" is Postfix's word for no file.
-func fileNames(value string) []string {
+// fileNames are the files that the value of a parameter names. smtpd_tls_chain_files
+// is a list, the others are one name, in which a comma is a comma; "none" is
+// Postfix's word for no file.
+func fileNames(parameter, value string) []string {
+	if parameter != "smtpd_tls_chain_files" {
+		if value = strings.Trim(value, spaceSet); value == "" || value == "none" {
+			return nil
+		}
+		return []string{value}
+	}
 	return slices.DeleteFunc(strings.FieldsFunc(value, func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) }),
 		func(f string) bool { return f == "none" })
 }
