@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"postcert/cmd/postcert/internal/config"
 	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy"
 	"postcert/deploy/postfix"
@@ -113,7 +114,7 @@ func (a *app) deployTo(ctx context.Context, s *site, w wish, pair keypair.Pair, 
 			if err == nil && rep.Outcome == deploy.NotVerified {
 				err = errNotVerified
 			}
-			a.recordIssued(ctx, s, rep, err)
+			a.recordIssued(ctx, s, w, rep, err)
 			d.Next = a.retryOf(s, w)
 			return d, err
 		}
@@ -172,12 +173,15 @@ func (a *app) leaveAlone(rec *status.Record, leaf string, turn status.Turn, o pa
 }
 
 // recordIssued remembers how the deploy of something issued ended.
-func (a *app) recordIssued(ctx context.Context, s *site, rep *deploy.Report, err error) {
+func (a *app) recordIssued(ctx context.Context, s *site, w wish, rep *deploy.Report, err error) {
 	up, ok := a.statusUpdate(s, rep, withCause(ctx, err))
 	if !ok {
 		return
 	}
 	up.Issued = true
+	if w.source == config.SourceACME && up.Exit == 0 {
+		up.From = &status.From{} // whatever it came from before, it is ours to obtain now
+	}
 	if werr := a.records().Record(up); werr != nil {
 		a.log.Warn("recording the status", "err", werr)
 	}

@@ -273,7 +273,6 @@ func adopting(l found, id, format string, args ...any) problem.Problem {
 // hookHeadline is the last line, for what went wrong.
 func (a *app) hookHeadline(res *result, v *hookJSON) {
 	if res.status == statusOK {
-		res.headline = "done."
 		return
 	}
 	res.headline = "not deployed; see above."

@@ -13,6 +13,7 @@ import (
 	"postcert/deploy/generation"
 	"postcert/verify"
 	"postcert/verify/keypair"
+	"postcert/verify/problem"
 )
 
 // hookWait is when a deploy is tried again whose hook was killed in the middle.
@@ -182,6 +183,13 @@ func (a *app) recordHook(ctx context.Context, t hookTarget, l found, src keypair
 		}
 	}
 	up.Issued, up.From = true, l.from(src, t.service)
+	if problem.From(err).Has("input_untrusted_path") {
+		// Whoever can write there may have made the call, too: where we go on
+		// looking is not for them to say.
+		if rec, rerr := a.records().Read(up.Instance, up.Name); rerr == nil && rec != nil && len(placesOf(rec)) > 0 {
+			up.From = nil
+		}
+	}
 	if up.Leaf == "" {
 		up.Leaf = l.fingerprint(src)
 	}
