@@ -123,18 +123,23 @@ func placesOf(r *status.Record) []string {
 
 // hookTargets are the places in one instance that a lineage is ours in.
 func (a *app) hookTargets(ctx context.Context, s *site, l found) ([]hookTarget, error) {
-	snap, err := s.instance.Snapshot(ctx)
-	if err != nil {
-		return nil, err
-	}
 	records, err := a.records().List(s.instance.ConfigDirectory)
 	if err != nil {
 		a.log.Warn("reading the status", "err", err)
 	}
 	f := a.recordFacts(records, s.instance.ConfigDirectory)
+	f.Configured = slices.DeleteFunc(f.Configured, func(dir string) bool { return !a.configuredFor(s, dir) })
+	// Mostly that is enough, and Postfix need not be asked: its plan does, again.
+	known := lineage.Facts{Configured: f.Configured, Recorded: f.Recorded}
+	if rule := lineage.Ours(l.Lineage, l.seen, known); rule == lineage.RuleConfigured || rule == lineage.RuleRecorded {
+		return a.placed(hookTarget{site: s, rule: rule}, l, cf.Snapshot{}, records), nil
+	}
+	snap, err := s.instance.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
 	f.Parameters = snap.CertificateFiles()
 	f.Deployed = append(f.Deployed, deployedIn(s, f.Parameters)...)
-	f.Configured = slices.DeleteFunc(f.Configured, func(dir string) bool { return !a.configuredFor(s, dir) })
 	f.Names = append([]string{snap.Effective("", "myhostname")}, namesIn(f.Parameters)...)
 	t := hookTarget{site: s, rule: lineage.Ours(l.Lineage, l.seen, f)}
 	if t.rule == "" {
