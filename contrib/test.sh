@@ -51,7 +51,7 @@ stage() {
 	exit 1
 }
 
-packages='postfix postfix-mysql postfix-pcre bind9 openssl gcc libc6-dev acl attr patch strace procps iproute2 util-linux e2fsprogs ca-certificates'
+packages='postfix postfix-mysql postfix-pcre bind9 openssl gcc libc6-dev acl attr patch strace procps iproute2 util-linux e2fsprogs ca-certificates curl certbot lego dehydrated uacme acmetool'
 [ "$form" != -long ] || packages="$packages xfsprogs btrfs-progs"
 programs='openssl named gcc patch setfacl setfattr strace ps ip unshare mkfs.ext4 chattr'
 
