@@ -281,3 +281,57 @@ func TestHookVerbose(t *testing.T) {
 		t.Errorf("%s", fmt.Sprint(strings.TrimSpace(dry.stdout)))
 	}
 }
+
+// What install-cert took from somewhere is not a promise that it stays there, nor
+// that it is judged again without what a person allowed; a drift is told, and not
+// undone behind anybody's back.
+func TestHookAfterInstallCert(t *testing.T) {
+	t.Run("cleared away", func(t *testing.T) {
+		h := newHost(t, postfixtest.Options{Only25: true})
+		l := h.lineage(certtest.Leaf{})
+		h.postcert("install-cert", l).want(0)
+		if err := os.RemoveAll(l); err != nil {
+			t.Fatal(err)
+		}
+		h.renewHere().want(0)
+		h.postcert("status").want(0)
+	})
+	t.Run("allowed once", func(t *testing.T) {
+		h := newHost(t, postfixtest.Options{Only25: true})
+		dir := filepath.Join(h.dir, "self")
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		postfixtest.WritePair(t, filepath.Join(dir, "both.pem"), hostName)
+		h.postcert("install-cert", "--cert", dir+"/both.pem", "--allow-self-signed").want(0)
+		h.postcert("renew").want(0)
+		h.hook(nil, "--cert", dir+"/both.pem").want(0).quiet()
+	})
+	t.Run("where others can write", func(t *testing.T) {
+		h := newHost(t, postfixtest.Options{Only25: true})
+		l := h.lineage(certtest.Leaf{})
+		if err := os.Chmod(l, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		h.postcert("install-cert", l).want(0).says("input_untrusted_path")
+		if rec := h.record(); rec.Lineage != "" {
+			t.Errorf("it is looked at again: %+v", rec)
+		}
+		h.renewHere().want(0)
+	})
+	t.Run("drift", func(t *testing.T) {
+		h := newHost(t, postfixtest.Options{Only25: true})
+		le := h.letsencrypt()
+		live := le.renew(hostName, certtest.Leaf{})
+		h.certbot(live).want(0)
+		h.pf.Postconf("smtpd_tls_cert_file=" + filepath.Join(h.dir, "first.pem"))
+		h.pf.Reload()
+		first := h.leafAt(filepath.Join(h.dir, "first.pem"))
+		postfixtest.WaitServed(t, postfixtest.SMTP, postfixtest.StartTLS, first)
+		h.untouched25(func() { h.renewHere().want(8) })
+		h.certbot(live).want(0) // the client says so again
+		if h.served() != h.leafOf(live) {
+			t.Error("not served again")
+		}
+	})
+}

@@ -28,8 +28,9 @@ const (
 )
 
 // settled reads a pair that its client may still be writing.
-var settled = func(ctx context.Context, src keypair.Source, _ time.Duration) (keypair.Pair, problem.List, error) {
-	return keypair.Read(ctx, src)
+var settled = func(ctx context.Context, src keypair.Source, _ time.Duration) (*keypair.Pair, problem.List, error) {
+	p, warnings, err := keypair.Read(ctx, src)
+	return &p, warnings, err
 }
 
 // errForeign is a call that a deploy hook has no answer to.
