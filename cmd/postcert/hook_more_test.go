@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -83,7 +84,20 @@ func TestHookForms(t *testing.T) {
 	if h.served() != fingerprint(p.Cert) {
 		t.Error("renew does not look where the hook was pointed to")
 	}
-	h.hook(nil, "--cert", dir+"/mail.crt", "extra").want(2)
+	// acme.sh --deploy sources a script of ours and calls a function in it:
+	// acme.sh, _deploy: $d_command "$_d" "$CERT_KEY_PATH" "$CERT_PATH" "$CA_CERT_PATH" "$CERT_FULLCHAIN_PATH".
+	script, err := os.ReadFile("../../contrib/hooks/acme.sh/postcert.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, conf := filepath.Join(h.dir, "postcert.sh"), filepath.Join(h.dir, "postcert.yaml")
+	h.write(file, []byte(strings.Replace(string(script), "/usr/bin/postcert", h.exe, 1)))
+	h.write(conf, []byte(fmt.Sprintf("state_dir: %s\nruntime_dir: %s\ntrust: [%s]\n", h.state, h.run, h.trust)))
+	dir = in("fullchain.cer", "mail.key", false)
+	sh := exec.Command("/bin/sh", "-c", `. "$0"; postcert_deploy mail "$1/mail.key" "$1/mail.cer" "$1/ca.cer" "$1/fullchain.cer"`, file, dir)
+	sh.Env = []string{asPostcert + "=1", testDeadline + "=4s", "POSTCERT_CONFIG=" + conf, "POSTCERT_INSTANCE=" + h.pf.ConfigDir}
+	served("acme.sh --deploy", dir, h.finish(sh))
+	h.hook(nil, "--cert", dir+"/fullchain.cer", "extra").want(2)
 	h.hook(nil).want(2).says("hook_unrecognised").says("postcert help hook")
 }
 
