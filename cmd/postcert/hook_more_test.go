@@ -349,3 +349,61 @@ func TestHookAfterInstallCert(t *testing.T) {
 		}
 	})
 }
+
+// The daemon, too, needs neither configuration nor client for what a hook left.
+func TestHookDaemon(t *testing.T) {
+	h := newHost(t, postfixtest.Options{})
+	le := h.letsencrypt()
+	h.certbot(le.renew(hostName, certtest.Leaf{})).want(0)
+	live := le.renew(hostName, certtest.Leaf{})
+	h.pf.AppendMain(badProtocols[1])
+	h.certbot(live).want(3)
+	h.pf.ReplaceMain(badProtocols[1], "")
+	clock := filepath.Join(h.dir, "clock")
+	h.write(clock, []byte("2m"))
+	h.env = append(h.env, childClock+"="+clock)
+	h.write(filepath.Join(h.dir, "issuers.pem"), certtest.EncodeCerts(h.root.Cert))
+	d := (&acmeHost{host: h}).daemon()
+	d.until("what the hook left is served", time.Minute, func() bool {
+		leaf, err := postfixtest.ServedLeaf(t, postfixtest.SMTP, postfixtest.StartTLS)
+		return err == nil && leaf == h.leafOf(live)
+	})
+	d.says("deploy=installed", time.Minute)
+	// One that no hook is called for is found as well.
+	live = le.renew(hostName, certtest.Leaf{})
+	h.write(clock, []byte("30m"))
+	d.signal(syscall.SIGHUP)
+	d.until("a renewal without a hook is served", time.Minute, func() bool {
+		leaf, err := postfixtest.ServedLeaf(t, postfixtest.SMTP, postfixtest.StartTLS)
+		return err == nil && leaf == h.leafOf(live)
+	})
+	h.serves(h.leafOf(live))
+}
+
+// Postfix is broken or not running when the hook is called: that is said and
+// remembered, and done later.
+func TestHookWhenPostfixIsNot(t *testing.T) {
+	h := newHost(t, postfixtest.Options{})
+	le := h.letsencrypt()
+	h.certbot(le.renew(hostName, certtest.Leaf{})).want(0)
+
+	live := le.renew(hostName, certtest.Leaf{})
+	main := h.pf.Main()
+	h.pf.AppendMain("smtpd_banner = ${")
+	if a := h.certbot(live); a.status == 0 {
+		t.Error("a broken main.cf is fine")
+	}
+	h.pf.SetMain(main)
+	h.postcert("status").want(8)
+	h.renewHere().want(0)
+	h.serves(h.leafOf(live))
+	h.postcert("status").want(0)
+
+	live = le.renew(hostName, certtest.Leaf{})
+	h.pf.Stop()
+	h.certbot(live).want(9)
+	h.pf.Start()
+	h.serves(h.leafOf(live))
+	h.renewHere().want(0)
+	h.postcert("status").want(0)
+}

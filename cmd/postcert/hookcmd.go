@@ -188,6 +188,7 @@ func (a *app) hookLineages(ctx context.Context, call lineage.Call, v *hookJSON, 
 	if !others {
 		var err error
 		if sites, err = a.instances(ctx); err != nil {
+			a.hookLost(ctx, all, err)
 			return err
 		}
 	}
@@ -220,6 +221,7 @@ func (a *app) hookLineage(ctx context.Context, sites []*site, l found, v *lineag
 	for _, s := range sites {
 		some, err := a.hookTargets(ctx, s, l)
 		if err != nil {
+			a.hookLost(ctx, []found{l}, err)
 			return err
 		}
 		targets = append(targets, some...)
@@ -241,6 +243,7 @@ func (a *app) hookLineage(ctx context.Context, sites []*site, l found, v *lineag
 		return nil
 	}
 	if err := a.noCompanions(); err != nil {
+		a.hookLost(ctx, []found{l}, err)
 		return err
 	}
 	return a.hookDeploy(ctx, targets, l, v, res)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -217,6 +218,29 @@ func (a *app) recordHook(ctx context.Context, t hookTarget, l found, src keypair
 		return nil
 	}
 	return instant(rec.RetryAt(a.now()))
+}
+
+// hookLost remembers, for each certificate that came from one of these lineages,
+// that its deploy did not even come to a decision: Postfix could not be asked.
+func (a *app) hookLost(ctx context.Context, all []found, err error) {
+	if a.flags.dryRun {
+		return
+	}
+	st, problems := advise(withCause(ctx, err))
+	for _, r := range a.records().All() {
+		for _, l := range all {
+			if r.Released || !slices.ContainsFunc(placesOf(r), l.seen.Is) {
+				continue
+			}
+			up := status.Update{Instance: r.Instance, Name: r.Name, Time: a.now(), Outcome: string(deploy.Failed), Exit: st, Issued: true, Leaf: l.fingerprint(l.Source)}
+			if e := problems.Errors(); len(e) > 0 {
+				up.ID, up.Message = e[0].ID, e[0].Message
+			}
+			if werr := a.records().Record(up); werr != nil {
+				a.log.Warn("recording the status", "err", werr)
+			}
+		}
+	}
 }
 
 // fingerprint is what a pair that could not be read is known by: its leaf, or, of
