@@ -304,6 +304,9 @@ func TestHookAfterInstallCert(t *testing.T) {
 		h := newHost(t, postfixtest.Options{Only25: true})
 		l := h.lineage(certtest.Leaf{})
 		h.postcert("install-cert", l).want(0)
+		if rec := h.record(); rec.Lineage != l || rec.Issued != rec.Installed {
+			t.Errorf("the record is %+v", rec)
+		}
 		if err := os.RemoveAll(l); err != nil {
 			t.Fatal(err)
 		}

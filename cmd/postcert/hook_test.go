@@ -369,6 +369,8 @@ func TestCommandLine(t *testing.T) {
 			t.Errorf("%q in %v is %q, want %q", tt.argv, tt.env, got, tt.want)
 		}
 	}
+	// What a client appends is never an option of ours.
+	within(t, "hook", "deploy_challenge", "a", "-token", "--nonsense", "--help").want(0).quiet()
 	if got := commandLine([]string{"postcert", "a", "b"}, nil); !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("arguments are %q", got)
 	}
