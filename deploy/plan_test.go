@@ -215,7 +215,7 @@ func TestAgrees(t *testing.T) {
 	ignored := other
 	ignored.Ignore = true
 	plan := func(edit func(p *Plan)) *Plan {
-		p := &Plan{Pair: pair, Files: []PlannedFile{{file, PartPostfix}}, Expect: []Expectation{good, good}}
+		p := &Plan{Pair: pair, Files: []PlannedFile{{Path: file, Part: PartPostfix}}, Expect: []Expectation{good, good}}
 		edit(p)
 		return p
 	}

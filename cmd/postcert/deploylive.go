@@ -124,8 +124,8 @@ func (a *app) deployTo(ctx context.Context, s *site, w wish, pair keypair.Pair, 
 
 // liveChange is the change that serves a pair.
 func (a *app) liveChange(s *site, w wish, pair keypair.Pair, o passOptions) (deploy.Change, error) {
-	if err := a.noCompanions(); err != nil {
-		return deploy.Change{}, err
+	if s.unfit != nil {
+		return deploy.Change{}, s.unfit
 	}
 	if slices.Contains(s.settings.SNI, w.name) {
 		return deploy.Change{}, refuse("sni_unsupported", problem.At{File: a.conf.File, Parameter: "sni"},

@@ -163,9 +163,6 @@ func (a *app) install(ctx context.Context, f *installFlags, args []string, res *
 	if err != nil {
 		return err
 	}
-	if err := a.noCompanions(); err != nil {
-		return err
-	}
 	s, err := a.oneInstance(ctx)
 	if err != nil {
 		return err
@@ -188,16 +185,6 @@ func (a *app) install(ctx context.Context, f *installFlags, args []string, res *
 	return a.transact(ctx, s, deploy.Chosen(c), res)
 }
 
-// noCompanions refuses a configuration with companions: other daemons would go on
-// with the old certificate, and nobody told.
-func (a *app) noCompanions() error {
-	if n := len(a.conf.Companions); n > 0 {
-		return refuse("companions_unsupported", problem.At{File: a.conf.File, Parameter: "companions"},
-			"the configuration names %d companions, which must get the certificate too; this version cannot do that", n)
-	}
-	return nil
-}
-
 // oneService refuses a change that several services are to get.
 func (a *app) oneService(s *site, c deploy.Change) error {
 	if own := ownServices(s.settings, c); len(own) > 1 {
@@ -218,6 +205,9 @@ func sourceName(s keypair.Source) string {
 // says how it ended.
 func (a *app) transact(ctx context.Context, s *site, choose deploy.Choice, res *result) error {
 	var rep *deploy.Report
+	if s.unfit != nil {
+		return s.unfit
+	}
 	var err error
 	s.engine.Progress = a.progress(s.engine.Progress)
 	if a.flags.dryRun {

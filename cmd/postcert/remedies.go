@@ -114,7 +114,13 @@ var remedies = map[string]string{
 	"rehearsal_not_run":          "mend what stands in its way (make room, if it is a full disk), or take the risk: --no-rehearsal",
 	"rehearsal_refused":          "this host's Postfix cannot serve this pair; the log lines above say why. Nothing was changed",
 	"services_unsupported":       "name one certificate for each service, or install it for one at a time: --service SERVICE",
-	"companions_unsupported":     "remove companions from the configuration, and have the other daemons' certificate installed by other means",
+	"companion_account":          "name an owner and a group that exist on this host, by name or number, in companions[].export",
+	"companion_down":             "if it should run, start it; the next deploy, or postcert renew, asks it again",
+	"companion_left":             "point its configuration at other files, or leave it: the copies stay valid until they expire",
+	"companion_program":          "name the program by its absolute path; it and the directories above it must belong to root, and nobody else may write there",
+	"companion_reload":           "reload it by hand, then ask: postcert status",
+	"export_directory":           "make the directory, or correct companions[].export.directory",
+	"export_not_replaceable":     "make the file and its directory writable: no immutable attribute, no read-only or bind mount, enough room",
 
 	// names and generations
 	"name_invalid":       "give it a name of letters, digits, dots and hyphens: --name mail.example.com",
