@@ -56,8 +56,13 @@ func (a *app) rememberedPath(name string) string {
 	return filepath.Join(a.rememberedDir(), generation.FileName(name)+".json")
 }
 
-// manager is what keeps accounts and certificates.
+// manager is what keeps accounts and certificates: one for a run of the program,
+// so that its orders share what they ask of the CA. The daemon, which runs for long
+// and asks no CA, and may be given another state directory, has a new one each time.
 func (a *app) manager() (*acme.Manager, error) {
+	if a.ca != nil {
+		return a.ca, nil
+	}
 	store, err := acme.Open(filepath.Join(a.conf.StateDir, "acme"))
 	if err != nil {
 		return nil, err
@@ -68,6 +73,9 @@ func (a *app) manager() (*acme.Manager, error) {
 	m := &acme.Manager{Store: store, UserAgent: "postcert/" + versionString(), Now: a.now, TLSA: acme.LookupTLSA}
 	if a.flags.verbose > 0 { // else what went wrong is said once, as a problem
 		m.Log = a.log
+	}
+	if !a.keyless {
+		a.ca = m
 	}
 	return m, nil
 }
