@@ -71,7 +71,7 @@ func TestProofR25(t *testing.T) {
 		t.Errorf("%d certificates were stored for %d issuances", len(s.serials), issuances)
 	}
 	// With half of the nonces refused each signed request is made twice on average.
-	if s.most > 150 {
+	if s.most > 75 {
 		t.Errorf("%d requests in one attempt is a loop", s.most)
 	}
 	for _, name := range []string{"host0", "host39"} {
