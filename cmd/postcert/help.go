@@ -187,8 +187,11 @@ const renewExample = `  postcert renew
   postcert renew --force mail.example.com`
 
 const accountHelp = `account register makes the account at the CA, whose key is kept in the state
-directory; obtain does it too, when there is none. account show asks the CA about
-it. account rollover gives it a new key; certificates are not concerned.
+directory; obtain does it too, when there is none. Without --agree-tos it names the
+CA's terms of service, and registers nothing. account show asks the CA about it.
+account rollover gives it a new key; certificates are not concerned.
+
+--dry-run asks the CA whether it could be done, and changes nothing here or there.
 
 EXIT STATUS
 ` + statusTable
@@ -198,7 +201,8 @@ const accountExample = `  postcert account register --email admin@example.com --
 
 const revokeHelp = `revoke revokes the live certificate of NAME at the CA that issued it. Postfix goes
 on serving it until another one is installed: renew it next. With the reason
-key-compromise its key is never used again.
+key-compromise its key is never used again. --dry-run names the certificate, and
+asks nobody.
 
 EXIT STATUS
 ` + statusTable

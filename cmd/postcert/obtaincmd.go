@@ -77,6 +77,9 @@ func (f *obtainFlags) registerAccount(cmd *cobra.Command) {
 	}
 }
 
+// dryOrder is what --dry-run is where certificates are ordered.
+const dryOrder = "make a whole order at the CA's directory for trials; keep and install nothing"
+
 func (a *app) obtainCommand() *cobra.Command {
 	f := &obtainFlags{passOptions: passOptions{reason: "obtain"}}
 	cmd := &cobra.Command{
@@ -88,7 +91,7 @@ func (a *app) obtainCommand() *cobra.Command {
 	}
 	f.register(cmd)
 	cmd.Flags().SetNormalizeFunc(certbotNames)
-	a.dryRunFlag(cmd)
+	a.dryRunFlag(cmd, dryOrder)
 	a.atCAFlags(cmd, f)
 	return cmd
 }

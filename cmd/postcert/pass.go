@@ -239,6 +239,14 @@ func (a *app) ready(ctx context.Context, m *acme.Manager, w wish, d acme.Decisio
 		res.problem(p)
 	}
 	errs := slices.DeleteFunc(found.Errors(), func(p problem.Problem) bool { return p.ID == "account_missing" })
+	if found.Has("account_missing") && !found.Has("ca_unreachable") {
+		// It would be registered next: what stands against that is told with the rest.
+		_, err := m.PreflightRegister(ctx, w.account)
+		if len(errs) == 0 && err != nil {
+			return err
+		}
+		errs = append(errs, problem.From(err)...)
+	}
 	if len(errs) > 0 {
 		return &acme.Error{Class: acme.ClassLocal, Problems: errs}
 	}
