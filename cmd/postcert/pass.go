@@ -360,7 +360,7 @@ var nextWords = map[string]string{
 // heldWords say what holds an order back.
 var heldWords = map[string]string{
 	"cap":   "enough orders for these names within a week",
-	"pace":  "several orders for these names failed within a week",
+	"pace":  "the last order failed, and few are left for these names this week",
 	"guard": "the CA failed to validate these names several times within an hour",
 	"ari":   "enough renewals within a day because the CA asked for them",
 
