@@ -152,9 +152,12 @@ install-cert does: judged, rehearsed, proven on every listener, or undone.
 Without arguments it orders what is configured and missing; with names, those
 certificates; with --domain, one that the flags describe. That one is remembered,
 and "postcert renew" and the daemon keep it; it is installed on the instance that
---instance names, or on the only one, unless --no-deploy. An order is made once:
-what is not due is not ordered again, and an order that was interrupted is
-resumed. Before an order it is looked whether it can succeed.
+--instance names, or on the only one, unless --no-deploy. A single certificate of a
+configuration without instances is installed on the only one as well; "instances: []"
+there says on none. On which one is said before the order.
+
+An order is made once: what is not due is not ordered again, and an order that was
+interrupted is resumed. Before an order it is looked whether it can succeed.
 
 --dry-run makes a whole order at the CA's directory for trials, or at the one that
 --directory names, and keeps nothing of it but the account there.

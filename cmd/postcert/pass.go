@@ -38,7 +38,8 @@ type passJSON struct {
 	Resumed     bool             `json:"resumed"`
 	OrderURL    string           `json:"order_url"`
 	KeyChange   bool             `json:"key_change"`
-	Directory   string           `json:"directory"` // of the CA
+	Directory   string           `json:"directory"`             // of the CA
+	InstallsOn  []string         `json:"installs_on,omitempty"` // of a dry run: configuration directories of instances
 	Files       filesJSON        `json:"files"`
 	Certificate *certificateJSON `json:"certificate"` // the live one
 	Next        nextJSON         `json:"next"`
@@ -110,6 +111,7 @@ func (a *app) blame(res *result, err error) {
 func (a *app) pass(ctx context.Context, w wish, o passOptions, res *result) (*passJSON, error) {
 	v := &passJSON{Name: w.name, Source: w.source, Domains: emptyNotNull(w.spec.Identifiers), Directory: w.spec.Directory, Action: "none", Deploys: []deployJSON{}}
 	a.text.printf("%s\n", a.text.paint(bold, w.name))
+	a.announce(ctx, w, o, v, res)
 	if a.flags.dryRun {
 		return v, a.rehearseOrder(ctx, w, o, v, res)
 	}

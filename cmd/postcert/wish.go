@@ -33,6 +33,7 @@ type wish struct {
 	// with them, "" if for none.
 	remembered bool
 	instance   string
+	chosen     bool // this run describes it, and leaves the instance to us
 }
 
 // remembered is a wish of flags, as it is on disk. It holds no secret: of an
@@ -272,7 +273,8 @@ func (a *app) forget(w wish) bool {
 type target struct{ directory string } // configuration directory of an instance
 
 // targets are the instances that are to serve a certificate. known is false if
-// that depends on which instances there are: the configuration names none.
+// that depends on which instances there are: the configuration does not say. An empty
+// list there says that none is to.
 func (a *app) targets(w wish) (list []target, known bool) {
 	if w.remembered {
 		if w.instance == "" {
@@ -286,7 +288,7 @@ func (a *app) targets(w wish) (list []target, known bool) {
 			list = append(list, target{in.ConfigDirectory})
 		}
 	}
-	return list, len(a.conf.Instances) > 0 || len(a.conf.Certificates) > 1
+	return list, a.conf.Instances != nil || len(a.conf.Certificates) > 1
 }
 
 // challengeWords are how a certificate's names are shown to the CA.
