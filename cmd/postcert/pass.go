@@ -41,7 +41,8 @@ type passJSON struct {
 	Directory   string           `json:"directory"`             // of the CA
 	InstallsOn  []string         `json:"installs_on,omitempty"` // of a dry run: configuration directories of instances
 	Files       filesJSON        `json:"files"`
-	Certificate *certificateJSON `json:"certificate"` // the live one
+	Certificate *certificateJSON `json:"certificate"`         // the live one
+	NextTLSA    string           `json:"next_tlsa,omitempty"` // key policy staged: record for the key that is prepared
 	Next        nextJSON         `json:"next"`
 	Deploys     []deployJSON     `json:"deploys"`
 }
@@ -191,6 +192,7 @@ func (a *app) keep(ctx context.Context, w wish, o passOptions, v *passJSON, res 
 		for _, p := range d.Problems {
 			res.problem(p)
 		}
+		a.showNextKey(st, v)
 		a.alarm(w, st, d, res)
 		if d.Held != "" && !ordered {
 			res.problem(problem.Warn("order_waits", problem.At{}, "an order for %s is due, and waits until %s UTC: %s", w.name,
@@ -278,6 +280,17 @@ func (a *app) liveOf(st acme.State, v *passJSON) pairFiles {
 	f.leaf, f.ours = st.Current.SHA256, true
 	v.Files = filesJSON{Directory: st.Current.Dir, FullChain: f.cert, Key: f.key}
 	return f
+}
+
+// showNextKey shows the record to publish for the key that is prepared (policy
+// staged). RFC 7672 section 3.1.1 recommends this form: it stays true for every
+// certificate of the key.
+func (a *app) showNextKey(st acme.State, v *passJSON) {
+	if st.NextSPKI == "" {
+		return
+	}
+	v.NextTLSA = "3 1 1 " + st.NextSPKI
+	a.text.printf("  next key     TLSA %s, beside the present record; after its TTL: postcert renew --force --allow-key-change %s\n", v.NextTLSA, v.Name)
 }
 
 // alarm says that time is getting short.
