@@ -51,9 +51,9 @@ stage() {
 	exit 1
 }
 
-packages='postfix postfix-mysql postfix-pcre bind9 dovecot-imapd openssl gcc libc6-dev acl attr patch strace procps iproute2 util-linux e2fsprogs ca-certificates'
+packages='postfix postfix-mysql postfix-pcre bind9 dovecot-imapd certbot lego openssl gcc libc6-dev acl attr patch strace procps iproute2 util-linux e2fsprogs ca-certificates'
 [ "$form" != -long ] || packages="$packages xfsprogs btrfs-progs"
-programs='openssl named dovecot gcc patch setfacl setfattr strace ps ip unshare mkfs.ext4 chattr'
+programs='openssl named dovecot certbot lego gcc patch setfacl setfattr strace ps ip unshare mkfs.ext4 chattr'
 
 installed() {
 	case $(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null) in

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"postcert/acme"
 	"postcert/cmd/postcert/internal/config"
 	"postcert/deploy"
 	"postcert/deploy/atomicfile"
@@ -32,6 +33,7 @@ type app struct {
 	text  *text
 	log   *slog.Logger
 
+	ca      *acme.Manager                  // see manager
 	keyless bool                           // this process must not read a private key: the daemon
 	hangup  *atomic.Pointer[chan struct{}] // see hangups; nil: never
 }

@@ -143,13 +143,16 @@ func (a *app) installCommand() *cobra.Command {
 	fs.BoolVar(&f.adoptOverrides, "adopt-overrides", false, "also change -o overrides in master.cf that name a stale certificate")
 	fs.BoolVar(&f.noRehearsal, "no-rehearsal", false, "do not rehearse on a private Postfix first")
 	fs.StringArrayVar(&f.ignore, "ignore-listener", nil, "`ADDRESS` that need not prove the certificate, e.g. 192.0.2.1:465 (repeatable)")
-	a.dryRunFlag(cmd)
+	a.dryRunFlag(cmd, dryChange)
 	return cmd
 }
 
+// dryChange is what --dry-run is where Postfix is changed.
+const dryChange = "show what would be done, after a rehearsal; change nothing"
+
 // dryRunFlag adds --dry-run to a command that changes something.
-func (a *app) dryRunFlag(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&a.flags.dryRun, "dry-run", false, "show what would be done, after a rehearsal; change nothing")
+func (a *app) dryRunFlag(cmd *cobra.Command, usage string) {
+	cmd.Flags().BoolVar(&a.flags.dryRun, "dry-run", false, usage)
 }
 
 func (a *app) install(ctx context.Context, f *installFlags, args []string, res *result) error {
