@@ -15,6 +15,7 @@ import (
 
 	"postcert/acme"
 	"postcert/cmd/postcert/internal/config"
+	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy"
 	"postcert/deploy/atomicfile"
 	"postcert/verify/problem"
@@ -32,6 +33,7 @@ type app struct {
 	conf  config.Config
 	text  *text
 	log   *slog.Logger
+	from  *status.From // where the pair of this command was read from; nil if that is not to be remembered
 
 	ca      *acme.Manager                  // see manager
 	keyless bool                           // this process must not read a private key: the daemon

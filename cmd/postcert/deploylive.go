@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"postcert/cmd/postcert/internal/config"
 	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy"
 	"postcert/deploy/postfix"
@@ -19,6 +20,7 @@ import (
 // pairFiles are where a pair is.
 type pairFiles struct {
 	cert, key string
+	chain     string // "" if cert holds it
 	leaf      string // fingerprint, "" if it is known only when it is read
 	ours      bool   // in our own state directory
 }
@@ -41,7 +43,7 @@ func (a *app) deployLive(ctx context.Context, w wish, live pairFiles, turn statu
 		return err
 	}
 	// The key passes through this process, which ends soon.
-	pair, warnings, err := keypair.Read(ctx, keypair.Source{Cert: live.cert, Key: live.key, Foreign: !live.ours})
+	pair, warnings, err := keypair.Read(ctx, keypair.Source{Cert: live.cert, Key: live.key, Chain: live.chain, Foreign: !live.ours})
 	for _, p := range warnings {
 		res.problem(p)
 	}
@@ -112,7 +114,7 @@ func (a *app) deployTo(ctx context.Context, s *site, w wish, pair keypair.Pair, 
 			if err == nil && rep.Outcome == deploy.NotVerified {
 				err = errNotVerified
 			}
-			a.recordIssued(ctx, s, rep, err)
+			a.recordIssued(ctx, s, w, rep, err)
 			d.Next = a.retryOf(s, w)
 			return d, err
 		}
@@ -124,9 +126,6 @@ func (a *app) deployTo(ctx context.Context, s *site, w wish, pair keypair.Pair, 
 
 // liveChange is the change that serves a pair.
 func (a *app) liveChange(s *site, w wish, pair keypair.Pair, o passOptions) (deploy.Change, error) {
-	if s.unfit != nil {
-		return deploy.Change{}, s.unfit
-	}
 	if slices.Contains(s.settings.SNI, w.name) {
 		return deploy.Change{}, refuse("sni_unsupported", problem.At{File: a.conf.File, Parameter: "sni"},
 			"%s is to be served for its names only, by a lookup table; this version cannot write one", w.name)
@@ -135,8 +134,13 @@ func (a *app) liveChange(s *site, w wish, pair keypair.Pair, o passOptions) (dep
 	if err != nil {
 		return deploy.Change{}, err
 	}
+	policy := verify.Policy{Anchors: anchors}
+	source := w.spec.Directory
+	if w.source == sourceHook {
+		policy.Names, source = ownName(pair), w.watched().cert
+	}
 	c := a.change(s, deploy.Change{
-		Reason: o.reason, Name: w.name, Pair: pair, Source: w.spec.Directory, Judge: true, Policy: verify.Policy{Anchors: anchors},
+		Reason: o.reason, Name: w.name, Service: w.hooked[s.instance.ConfigDirectory], Pair: pair, Source: source, Judge: true, Policy: policy,
 	})
 	return c, a.oneService(s, c)
 }
@@ -166,12 +170,15 @@ func (a *app) leaveAlone(rec *status.Record, leaf string, turn status.Turn, o pa
 }
 
 // recordIssued remembers how the deploy of something issued ended.
-func (a *app) recordIssued(ctx context.Context, s *site, rep *deploy.Report, err error) {
+func (a *app) recordIssued(ctx context.Context, s *site, w wish, rep *deploy.Report, err error) {
 	up, ok := a.statusUpdate(s, rep, withCause(ctx, err))
 	if !ok {
 		return
 	}
 	up.Issued = true
+	if w.source == config.SourceACME && up.Exit == 0 {
+		up.From = &status.From{} // whatever it came from before, it is ours to obtain now
+	}
 	if werr := a.records().Record(up); werr != nil {
 		a.log.Warn("recording the status", "err", werr)
 	}

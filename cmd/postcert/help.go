@@ -6,7 +6,7 @@ import "github.com/spf13/cobra"
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
 		a.installCommand(), a.verifyCommand(), a.probeCommand(), a.statusCommand(),
-		a.obtainCommand(), a.renewCommand(), a.daemonCommand(), a.accountCommand(), a.revokeCommand(),
+		a.hookCommand(), a.obtainCommand(), a.renewCommand(), a.daemonCommand(), a.accountCommand(), a.revokeCommand(),
 		a.historyCommand(), a.rollbackCommand(), a.recoverCommand(), a.releaseCommand(),
 		a.configCommand(), a.versionCommand(),
 	}
@@ -228,3 +228,48 @@ EXIT STATUS
 const daemonExample = `  postcert daemon
   systemctl status postcert
   systemctl reload postcert`
+
+const hookHelp = `hook is the deploy hook for every ACME client. It needs no configuration.
+
+It finds out which client calls, and which certificate that is about, from the
+arguments and the environment; asks whether that certificate is for this Postfix;
+and if so does what install-cert does: verify, rehearse, install, reload, prove,
+or undo. Names are taken from the certificate, never from the environment. With
+several Postfix instances it treats each that the certificate is for.
+
+  certbot      --deploy-hook "/usr/bin/postcert hook"; or, for all certificates:
+               ln -s /usr/bin/postcert /etc/letsencrypt/renewal-hooks/deploy/
+  lego         --renew-hook "/usr/bin/postcert hook"   (v5: --deploy-hook)
+  acme.sh      --reloadcmd "/usr/bin/postcert hook"
+  dehydrated   HOOK=/usr/local/bin/postcert-hook, a link to /usr/bin/postcert
+  acmetool     ln -s /usr/bin/postcert /etc/acme/hooks/
+  getssl       RELOAD_CMD="/usr/bin/postcert hook --cert FILE --key FILE"
+  uacme        uacme ... issue NAME && postcert hook --cert FILE --key FILE
+  step         step ca renew ... --exec "/usr/bin/postcert hook --cert FILE --key FILE"
+  certmonger   getcert request ... -C "/usr/bin/postcert hook --cert FILE --key FILE --chain FILE"
+
+Called under the name postcert-hook, or without arguments in the environment of
+one of these clients, postcert is its hook, so that a link is enough.
+
+A certificate is for this Postfix if the configuration names its directory, if
+the last deployed one came from there, if a smtpd_tls_* parameter names a file of
+it, if it holds the certificate that is deployed, or, while nothing is deployed
+yet, if it is valid for myhostname or a name that is served. Files that are named
+in the call itself always are. All others are left alone, with status 0. To adopt
+one once: postcert install-cert DIRECTORY.
+
+Clients forget how their hook ended. So every failure is remembered: "postcert
+status" fails, and "postcert renew" (from a timer) or the daemon deploys the
+certificate again, with growing pauses, from where the client keeps it and
+without the client. The hook gives up after 80 s, before lego would kill it; the
+deploy is then left to them too.
+
+Nothing is printed unless something went wrong; -v says what is done.
+
+EXIT STATUS
+` + statusTable + `
+  42  hook alone: the event is none of a deploy hook's, as acmetool wants to know`
+
+const hookExample = `  certbot renew --deploy-hook "/usr/bin/postcert hook"
+  RENEWED_LINEAGE=/etc/letsencrypt/live/mail.example.com postcert hook -v --dry-run
+  postcert hook --cert /etc/step/mail.crt --key /etc/step/mail.key`

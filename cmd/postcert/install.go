@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy"
 	"postcert/verify"
 	"postcert/verify/keypair"
@@ -185,11 +186,42 @@ func (a *app) install(ctx context.Context, f *installFlags, args []string, res *
 	if f.noRehearsal {
 		c.Rehearsal = deploy.RehearsalOff
 	}
+	if a.from, err = fromOf(src, f.service, args); err != nil {
+		return err
+	}
 	return a.transact(ctx, s, deploy.Chosen(c), res)
 }
 
-// oneService refuses a change that several services are to get.
+// fromOf is where a pair was read from, to be remembered: its renewals are ours
+// from now on. A stream cannot be read again.
+func fromOf(src keypair.Source, service string, args []string) (*status.From, error) {
+	if src.Tar != nil {
+		return nil, nil
+	}
+	f := &status.From{Service: service}
+	var err error
+	if len(args) > 0 {
+		f.Lineage, err = absolute(args[0])
+		return f, err
+	}
+	f.Source = &status.Source{}
+	for _, p := range []struct {
+		from string
+		to   *string
+	}{{src.Cert, &f.Source.Cert}, {src.Key, &f.Source.Key}, {src.Chain, &f.Source.Chain}} {
+		var perr error
+		*p.to, perr = absolute(p.from)
+		err = errors.Join(err, perr)
+	}
+	return f, err
+}
+
+// oneService refuses a change that several services are to get, and any if the
+// configuration cannot be met.
 func (a *app) oneService(s *site, c deploy.Change) error {
+	if s.unfit != nil {
+		return s.unfit
+	}
 	if own := ownServices(s.settings, c); len(own) > 1 {
 		return refuse("services_unsupported", problem.At{File: a.conf.File, Parameter: "services"},
 			"the configuration gives %s to %d services; one change can give it to one", own[0].Certificate, len(own))

@@ -125,7 +125,7 @@ func (a *app) pass(ctx context.Context, w wish, o passOptions, res *result) (*pa
 	if w.source == config.SourceACME {
 		live, ordered = a.keep(ctx, w, o, v, res)
 	} else {
-		live = lineageFiles(w.lineage)
+		live = w.watched()
 	}
 	var deployed error
 	if ctx.Err() == nil && !live.isZero() && !o.noDeploy {

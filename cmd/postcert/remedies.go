@@ -19,6 +19,14 @@ var remedies = map[string]string{
 	"input_untrusted_path": "let root own the file and the directories above it, or name it on the command line as root",
 	"tar_invalid":          "make it with: tar c -C DIR fullchain.pem privkey.pem",
 
+	// calls of a deploy hook
+	"hook_unrecognised":  "look at \"postcert help hook\" for how each ACME client calls it; by hand: postcert hook LINEAGE_DIR",
+	"hook_ambiguous":     "call it with the files: postcert hook --cert FILE --key FILE",
+	"hook_incomplete":    "call it as the ACME client does, see \"postcert help hook\"; or with the files: postcert hook --cert FILE --key FILE",
+	"hook_value_refused": "look who calls it: no ACME client gives such a value; nothing was read or run",
+	"hook_not_ours":      "if it is for this mail server, adopt it once: postcert install-cert {file}",
+	"hook_left":          "if it is for this mail server again, adopt it once: postcert install-cert {file}",
+
 	// form of the pair
 	"pem_empty":        "name fullchain.pem and privkey.pem; if this is one of them, the ACME client wrote an empty file: renew, or use its last good copy",
 	"pem_truncated":    "the file is cut off; copy it again, or renew the certificate",

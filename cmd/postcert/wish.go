@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -27,14 +28,23 @@ type wish struct {
 	source  config.Source
 	spec    acme.Spec        // source acme; normal
 	account acme.AccountSpec // source acme
-	lineage string           // source watch
+	lineage string           // source watch, and hook
+	files   pairFiles        // source hook; zero: those of lineage
 
 	// remembered wishes are of flags: the instance they were obtained for is kept
 	// with them, "" if for none.
 	remembered bool
 	instance   string
 	chosen     bool // this run describes it, and leaves the instance to us
+
+	// hooked are the services, "" for all, by configuration directory, that a hook
+	// or install-cert deployed to.
+	hooked map[string]string
 }
+
+// sourceHook is what another client obtains and its hook, or a person, deployed:
+// no section of the configuration says it.
+const sourceHook config.Source = "hook"
 
 // remembered is a wish of flags, as it is on disk. It holds no secret: of an
 // account binding the key identifier, of a DNS provider the path of a file.
@@ -114,7 +124,43 @@ func (a *app) wishes(names []string) ([]wish, error) {
 			out = append(out, w)
 		}
 	}
+	for _, w := range a.hookWishes(names) {
+		if !slices.ContainsFunc(out, func(o wish) bool { return o.name == w.name }) &&
+			!slices.ContainsFunc(a.conf.Certificates, func(c config.Certificate) bool { return c.Name == w.name }) {
+			out = append(out, w)
+		}
+	}
 	return out, errors.Join(wrong...)
+}
+
+// hookWishes are the certificates that were deployed from the files of another
+// client, or were to be: by the records, so that neither that client nor a
+// configuration is needed to try again.
+func (a *app) hookWishes(names []string) []wish {
+	var out []wish
+	for _, r := range a.records().All() {
+		if len(placesOf(r)) == 0 || r.Released || len(names) > 0 && !slices.Contains(names, r.Name) {
+			continue
+		}
+		w := wish{name: r.Name, source: sourceHook, lineage: r.Lineage, hooked: map[string]string{r.Instance: r.Service}}
+		if r.Source != nil {
+			w.files = pairFiles{cert: r.Source.Cert, key: r.Source.Key, chain: r.Source.Chain}
+		}
+		if i := slices.IndexFunc(out, func(o wish) bool { return o.name == w.name }); i < 0 {
+			out = append(out, w)
+		} else if out[i].lineage == w.lineage && out[i].files == w.files {
+			out[i].hooked[r.Instance] = r.Service
+		}
+	}
+	return out
+}
+
+// watched are the files of a certificate that another client obtains.
+func (w wish) watched() pairFiles {
+	if !w.files.isZero() {
+		return w.files
+	}
+	return lineageFiles(w.lineage)
 }
 
 // configured makes a wish of a section of the configuration.
@@ -276,6 +322,12 @@ type target struct{ directory string } // configuration directory of an instance
 // that depends on which instances there are: the configuration does not say. An empty
 // list there says that none is to.
 func (a *app) targets(w wish) (list []target, known bool) {
+	if w.source == sourceHook {
+		for _, dir := range slices.Sorted(maps.Keys(w.hooked)) {
+			list = append(list, target{dir})
+		}
+		return list, true
+	}
 	if w.remembered {
 		if w.instance == "" {
 			return nil, true

@@ -47,6 +47,27 @@ type Record struct {
 	Failures    int       `json:"failures,omitempty"`    // deploys of Retry in a row that did not end well
 	NextAttempt time.Time `json:"next_attempt,omitzero"` // when Retry is deployed again
 	Released    bool      `json:"released,omitempty"`
+
+	// Where the pair came from that another client obtained, so that it can be
+	// deployed again without that client, and its next hook call is known to be ours.
+	Lineage string  `json:"lineage,omitempty"` // directory, links as given; "" if its files stand in one with others'
+	Source  *Source `json:"source,omitempty"`  // nil: fullchain.pem and privkey.pem in Lineage, or not known
+	Service string  `json:"service,omitempty"` // the one service/type that it is for; "" for all
+}
+
+// Source are the files of a pair, where they are not fullchain.pem and privkey.pem
+// of a directory.
+type Source struct {
+	Cert  string `json:"cert"`
+	Key   string `json:"key"`
+	Chain string `json:"chain,omitempty"`
+}
+
+// From is a lineage that a pair came from.
+type From struct {
+	Lineage string
+	Source  *Source
+	Service string
 }
 
 // Rehearsed is "yes", "no", or why the rehearsal did not run. In JSON, as
@@ -97,7 +118,8 @@ type Update struct {
 	Exit           int
 	ID, Message    string // of the first problem
 	Cause          string // why it was undone
-	Issued         bool   // Leaf is one that we obtained: if this did not end well, it is tried again
+	Issued         bool   // Leaf is one that we obtained, or another client for us: if this did not end well, it is tried again
+	From           *From  // where Leaf was read from; nil leaves what is remembered
 }
 
 // Store is where the records are.
@@ -154,6 +176,13 @@ func (s Store) List(instance string) ([]*Record, error) {
 		}
 	}
 	return out, err
+}
+
+// All returns the records of all instances. What cannot be read is passed over.
+func (s Store) All() []*Record {
+	var out []*Record
+	s.each(func(r *Record) { out = append(out, r) })
+	return out
 }
 
 // Instances are the configuration directories of those instances that have a
@@ -213,6 +242,34 @@ func (s Store) Record(u Update) error {
 	return write(path, r)
 }
 
+// Begin writes down that a pair is about to be deployed, for one who may be killed
+// in the middle of it: unless an Update follows, it is deployed again after wait.
+func (s Store) Begin(u Update, wait time.Duration) error {
+	r, err := s.Read(u.Instance, u.Name)
+	if err != nil || r == nil {
+		r = &Record{}
+	}
+	r.Version, r.Instance, r.Name = Version, u.Instance, u.Name
+	r.foldFrom(u)
+	if r.Retry != u.Leaf {
+		r.Failures = 0
+	}
+	r.Issued, r.Retry, r.Released = u.Leaf, u.Leaf, false
+	r.NextAttempt = u.Time.UTC().Add(wait)
+	path, err := s.Path(u.Instance, u.Name)
+	if err != nil {
+		return err
+	}
+	return write(path, r)
+}
+
+// foldFrom remembers where a pair came from.
+func (r *Record) foldFrom(u Update) {
+	if u.From != nil {
+		r.Lineage, r.Source, r.Service = u.From.Lineage, u.From.Source, u.From.Service
+	}
+}
+
 // write makes v the content of path, as a whole.
 func write(path string, v any) error {
 	data, err := json.MarshalIndent(v, "", "  ")
@@ -244,6 +301,7 @@ func (r *Record) fold(u Update) {
 		r.Wanted, r.WantedSince, r.Installed, r.Generation = "", time.Time{}, "", 0
 	}
 	r.foldRetry(u)
+	r.foldFrom(u)
 	if u.Rehearsed != "" {
 		r.Rehearsed = u.Rehearsed
 	}
