@@ -175,7 +175,8 @@ func TestOverflow(t *testing.T) {
 	f := all[0].WriteFiles(t, dir)
 	w := start(t, nil, keypair.Source{Cert: f.Fullchain, Key: f.Key})
 	w.hinted(t, "the start", func() bool { return true })
-	w.mu.Lock() // nobody reads events
+	w.silent(t, 200*time.Millisecond)
+	w.Watcher.mu.Lock() // nobody reads events
 	for i := range 30000 {
 		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint("x", i%2)), nil, 0o600); err != nil {
 			t.Fatal(err)
@@ -183,7 +184,7 @@ func TestOverflow(t *testing.T) {
 		_ = os.Remove(filepath.Join(dir, fmt.Sprint("x", i%2)))
 	}
 	all[1].WriteFiles(t, dir)
-	w.mu.Unlock()
+	w.Watcher.mu.Unlock()
 	w.hinted(t, "an overflow", func() bool { return true })
 }
 
