@@ -29,8 +29,7 @@ func (w wish) foreign() bool { return w.source != config.SourceACME }
 
 // reads is where the pair of another client is.
 func (w wish) reads() keypair.Source {
-	f := lineageFiles(w.lineage)
-	return keypair.Source{Cert: f.cert, Key: f.key, Foreign: true}
+	return lineage.In(w.lineage, w.name)
 }
 
 // seen is what the files of another client hold now. No key is read for it.
