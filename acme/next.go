@@ -182,11 +182,17 @@ func deadlineMargin(life time.Duration) time.Duration {
 // fingerprint decides how much, so that hosts differ and restarts do not.
 func (v *Version) lifetimeDue() time.Time {
 	life := v.NotAfter.Sub(v.NotBefore)
-	left := life / 3
+	return LifetimeDue(v.NotBefore, v.NotAfter).Add(-time.Duration(spread(v.SHA256) * float64(life) * 0.02))
+}
+
+// LifetimeDue is when a certificate is to be renewed by its age alone: with 1/3 of
+// its life left, 1/2 of a short one. Other clients hold it so, too.
+func LifetimeDue(notBefore, notAfter time.Time) time.Time {
+	life := notAfter.Sub(notBefore)
 	if life < shortLife {
-		left = life / 2
+		return notAfter.Add(-life / 2)
 	}
-	return v.NotAfter.Add(-left - time.Duration(spread(v.SHA256)*float64(life)*0.02))
+	return notAfter.Add(-life / 3)
 }
 
 // selected is the instant that was drawn in the CA's window, if there is one for

@@ -27,9 +27,17 @@ const (
 	maxStdin   = 1 << 20
 )
 
-// settled reads a pair that its client may still be writing.
-var settled = func(ctx context.Context, src keypair.Source, _ time.Duration) (keypair.Pair, problem.List, error) {
-	return keypair.Read(ctx, src)
+// settled reads the pair of a call. Who calls has done with writing, as a rule, so
+// a pair that can be read is taken at once; one that cannot gets its time.
+func settled(ctx context.Context, src keypair.Source, wait time.Duration) (keypair.Pair, problem.List, error) {
+	if pair, warnings, err := keypair.Read(ctx, src); err == nil || src.Tar != nil {
+		return pair, warnings, err
+	}
+	pair, warnings, err := lineage.Settled(ctx, src, wait)
+	if err != nil {
+		return keypair.Pair{}, warnings, err
+	}
+	return *pair, warnings, nil
 }
 
 // errForeign is a call that a deploy hook has no answer to.

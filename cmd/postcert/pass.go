@@ -22,6 +22,7 @@ type passOptions struct {
 	allowKeyChange bool
 	noDeploy       bool
 	scheduled      bool          // the daemon's: what waits for its time goes on waiting
+	fresh          bool          // another client's files are not what the last pass saw
 	interval       time.Duration // until the caller asks again; 0: it asks all the time
 
 	dryDirectory string // of a dry run, "" for the CA's own trials
@@ -116,7 +117,7 @@ func (a *app) pass(ctx context.Context, w wish, o passOptions, res *result) (*pa
 	if a.flags.dryRun {
 		return v, a.rehearseOrder(ctx, w, o, v, res)
 	}
-	turn, err := a.turns().Begin(w.name, a.now(), daemon.Gap)
+	turn, err := a.beginTurn(w, &o)
 	if err != nil {
 		return v, err
 	}
@@ -126,15 +127,32 @@ func (a *app) pass(ctx context.Context, w wish, o passOptions, res *result) (*pa
 		live, ordered = a.keep(ctx, w, o, v, res)
 	} else {
 		live = w.watched()
+		for _, p := range a.stale(w) {
+			res.problem(p)
+		}
 	}
 	var deployed error
 	if ctx.Err() == nil && !live.isZero() && !o.noDeploy {
-		deployed = a.deployLive(ctx, w, live, turn, o, v, res)
+		deployed = a.deployLive(ctx, w, live, &turn, o, v, res)
 	}
 	err = errors.Join(ordered, deployed)
 	a.endTurn(ctx, w, turn, live, err)
 	a.showNext(v)
 	return v, err
+}
+
+// beginTurn writes down that the pass begins, and what it finds of another
+// client's files.
+func (a *app) beginTurn(w wish, o *passOptions) (status.Turn, error) {
+	seen := w.seen()
+	if w.foreign() {
+		last, err := a.turns().Read(w.name)
+		if err != nil {
+			return last, err
+		}
+		o.fresh, seen.Open = last.Seen.Changed(seen), true
+	}
+	return a.turns().BeginWith(w.name, seen, a.now(), daemon.Gap)
 }
 
 // endTurn writes down that the pass came to its end, unless it was stopped: then

@@ -17,6 +17,8 @@ var remedies = map[string]string{
 	"input_not_directory":  "name a lineage directory, or use --cert and --key for files",
 	"input_too_large":      "this is no certificate or key file; name fullchain.pem and privkey.pem",
 	"input_untrusted_path": "let root own the file and the directories above it, or name it on the command line as root",
+	"lineage_unsettled":    "nothing, if a client is at work: it is tried again; otherwise find out what writes to the directory of {file}",
+	"source_stale":         "see what the client says about its last renewal; let lineage: name the directory that it writes to, and mount directories, not single files",
 	"tar_invalid":          "make it with: tar c -C DIR fullchain.pem privkey.pem",
 
 	// calls of a deploy hook

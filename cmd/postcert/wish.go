@@ -157,10 +157,8 @@ func (a *app) hookWishes(names []string) []wish {
 
 // watched are the files of a certificate that another client obtains.
 func (w wish) watched() pairFiles {
-	if !w.files.isZero() {
-		return w.files
-	}
-	return lineageFiles(w.lineage)
+	src := w.reads()
+	return pairFiles{cert: src.Cert, key: src.Key, chain: src.Chain}
 }
 
 // configured makes a wish of a section of the configuration.
