@@ -119,7 +119,7 @@ func (r *run) held(why string, until time.Time) error {
 	case "cap":
 		e.Problems = problem.List{problem.New("order_cap", at, "%d orders for these names were made within a week; the next one may be made at %s", len(r.st.Orders), when)}
 	case "pace":
-		e.Problems = problem.List{problem.New("order_pace", at, "%d orders for these names were made within a week and failed; the next one will be made at %s: %s", len(r.st.Orders), when, r.st.LastError)}
+		e.Problems = problem.List{problem.New("order_pace", at, "%d orders for these names were made within a week, and the last one failed; the next one will be made at %s: %s", len(r.st.Orders), when, r.st.LastError)}
 	case "guard":
 		e.Problems = problem.List{problem.New("order_guard", at, "%d validations of a name failed within an hour; the next one may be made at %s", maxFailures, when)}
 	case "ari":

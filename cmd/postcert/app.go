@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"postcert/acme"
 	"postcert/cmd/postcert/internal/config"
 	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy"
@@ -34,6 +35,7 @@ type app struct {
 	log   *slog.Logger
 	from  *status.From // where the pair of this command was read from; nil if that is not to be remembered
 
+	ca      *acme.Manager                  // see manager
 	keyless bool                           // this process must not read a private key: the daemon
 	hangup  *atomic.Pointer[chan struct{}] // see hangups; nil: never
 }

@@ -33,7 +33,7 @@ func lineageFiles(dir string) pairFiles {
 
 // deployLive takes the live pair of a certificate to every instance that is to
 // serve it. What is served already is proven again, which changes nothing.
-func (a *app) deployLive(ctx context.Context, w wish, live pairFiles, turn status.Turn, o passOptions, v *passJSON, res *result) error {
+func (a *app) deployLive(ctx context.Context, w wish, live pairFiles, turn *status.Turn, o passOptions, v *passJSON, res *result) error {
 	sites, err := a.sitesOf(ctx, w)
 	if err != nil || len(sites) == 0 {
 		if err == nil && !w.remembered {
@@ -42,8 +42,7 @@ func (a *app) deployLive(ctx context.Context, w wish, live pairFiles, turn statu
 		}
 		return err
 	}
-	// The key passes through this process, which ends soon.
-	pair, warnings, err := keypair.Read(ctx, keypair.Source{Cert: live.cert, Key: live.key, Chain: live.chain, Foreign: !live.ours})
+	pair, warnings, err := a.readLive(ctx, w, live, turn)
 	for _, p := range warnings {
 		res.problem(p)
 	}
@@ -54,7 +53,7 @@ func (a *app) deployLive(ctx context.Context, w wish, live pairFiles, turn statu
 	a.showCertificate(pair)
 	var all []error
 	for _, s := range sites {
-		d, err := a.deployTo(ctx, s, w, pair, turn, o, res)
+		d, err := a.deployTo(ctx, s, w, pair, *turn, o, res)
 		v.Deploys = append(v.Deploys, d)
 		all = append(all, err)
 	}
@@ -126,9 +125,6 @@ func (a *app) deployTo(ctx context.Context, s *site, w wish, pair keypair.Pair, 
 
 // liveChange is the change that serves a pair.
 func (a *app) liveChange(s *site, w wish, pair keypair.Pair, o passOptions) (deploy.Change, error) {
-	if err := a.noCompanions(); err != nil {
-		return deploy.Change{}, err
-	}
 	if slices.Contains(s.settings.SNI, w.name) {
 		return deploy.Change{}, refuse("sni_unsupported", problem.At{File: a.conf.File, Parameter: "sni"},
 			"%s is to be served for its names only, by a lookup table; this version cannot write one", w.name)
@@ -162,7 +158,7 @@ func (a *app) leaveAlone(rec *status.Record, leaf string, turn status.Turn, o pa
 		return "" // new
 	case rec.Wanted != leaf && rec.Retry != leaf:
 		return "somebody installed another certificate since; the next renewal is installed again"
-	case !o.scheduled:
+	case !o.scheduled || o.fresh:
 		return ""
 	case rec.Retry == leaf && again.After(now):
 		return fmt.Sprintf("the last deploy failed (%s); the next one is at %s UTC", rec.LastError.Message, again.UTC().Format(time.DateTime))

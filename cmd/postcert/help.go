@@ -152,9 +152,12 @@ install-cert does: judged, rehearsed, proven on every listener, or undone.
 Without arguments it orders what is configured and missing; with names, those
 certificates; with --domain, one that the flags describe. That one is remembered,
 and "postcert renew" and the daemon keep it; it is installed on the instance that
---instance names, or on the only one, unless --no-deploy. An order is made once:
-what is not due is not ordered again, and an order that was interrupted is
-resumed. Before an order it is looked whether it can succeed.
+--instance names, or on the only one, unless --no-deploy. A single certificate of a
+configuration without instances is installed on the only one as well; "instances: []"
+there says on none. On which one is said before the order.
+
+An order is made once: what is not due is not ordered again, and an order that was
+interrupted is resumed. Before an order it is looked whether it can succeed.
 
 --dry-run makes a whole order at the CA's directory for trials, or at the one that
 --directory names, and keeps nothing of it but the account there.
@@ -187,8 +190,11 @@ const renewExample = `  postcert renew
   postcert renew --force mail.example.com`
 
 const accountHelp = `account register makes the account at the CA, whose key is kept in the state
-directory; obtain does it too, when there is none. account show asks the CA about
-it. account rollover gives it a new key; certificates are not concerned.
+directory; obtain does it too, when there is none. Without --agree-tos it names the
+CA's terms of service, and registers nothing. account show asks the CA about it.
+account rollover gives it a new key; certificates are not concerned.
+
+--dry-run asks the CA whether it could be done, and changes nothing here or there.
 
 EXIT STATUS
 ` + statusTable
@@ -198,7 +204,8 @@ const accountExample = `  postcert account register --email admin@example.com --
 
 const revokeHelp = `revoke revokes the live certificate of NAME at the CA that issued it. Postfix goes
 on serving it until another one is installed: renew it next. With the reason
-key-compromise its key is never used again.
+key-compromise its key is never used again. --dry-run names the certificate, and
+asks nobody.
 
 EXIT STATUS
 ` + statusTable

@@ -27,10 +27,17 @@ const (
 	maxStdin   = 1 << 20
 )
 
-// settled reads a pair that its client may still be writing.
-var settled = func(ctx context.Context, src keypair.Source, _ time.Duration) (*keypair.Pair, problem.List, error) {
-	p, warnings, err := keypair.Read(ctx, src)
-	return &p, warnings, err
+// settled reads the pair of a call. Who calls has done with writing, as a rule, so
+// a pair that can be read is taken at once; one that cannot gets its time.
+func settled(ctx context.Context, src keypair.Source, wait time.Duration) (keypair.Pair, problem.List, error) {
+	if pair, warnings, err := keypair.Read(ctx, src); err == nil || src.Tar != nil {
+		return pair, warnings, err
+	}
+	pair, warnings, err := lineage.Settled(ctx, src, wait)
+	if err != nil {
+		return keypair.Pair{}, warnings, err
+	}
+	return *pair, warnings, nil
 }
 
 // errForeign is a call that a deploy hook has no answer to.
@@ -89,7 +96,7 @@ func (a *app) hookCommand() *cobra.Command {
 	fs.StringVar(&src.Cert, "cert", "", "PEM `FILE`: leaf and intermediates")
 	fs.StringVar(&src.Key, "key", "", "PEM `FILE`: the private key")
 	fs.StringVar(&src.Chain, "chain", "", "PEM `FILE`: intermediates, if --cert holds the leaf only")
-	a.dryRunFlag(cmd)
+	a.dryRunFlag(cmd, dryChange)
 	return cmd
 }
 
@@ -241,10 +248,6 @@ func (a *app) hookLineage(ctx context.Context, sites []*site, l found, v *lineag
 	targets = slices.DeleteFunc(targets, func(t hookTarget) bool { return t.left != "" })
 	if len(targets) == 0 {
 		return nil
-	}
-	if err := a.noCompanions(); err != nil {
-		a.hookLost(ctx, []found{l}, err)
-		return err
 	}
 	return a.hookDeploy(ctx, targets, l, v, res)
 }

@@ -23,7 +23,7 @@ const hookWait = 3 * time.Minute
 // hookDeploy takes the pair of a lineage to where it is ours.
 func (a *app) hookDeploy(ctx context.Context, targets []hookTarget, l found, v *lineageJSON, res *result) error {
 	src := l.Complete()
-	read, warnings, err := settled(ctx, src, hookSettle)
+	pair, warnings, err := settled(ctx, src, hookSettle)
 	for _, p := range warnings {
 		res.problem(p)
 	}
@@ -35,7 +35,6 @@ func (a *app) hookDeploy(ctx context.Context, targets []hookTarget, l found, v *
 		}
 		return err
 	}
-	pair := *read
 	v.Certificate = certificateOf(pair)
 	a.showCertificate(pair)
 	var all []error
@@ -213,11 +212,24 @@ func (a *app) recordHook(ctx context.Context, t hookTarget, l found, src keypair
 	if werr := a.records().Record(up); werr != nil {
 		a.log.Warn("recording the status", "err", werr)
 	}
+	a.hookSaw(up.Name, pair.IsZero())
 	rec, rerr := a.records().Read(up.Instance, up.Name)
 	if rerr != nil {
 		return nil
 	}
 	return instant(rec.RetryAt(a.now()))
+}
+
+// hookSaw tells the daemon that what it sees in the files was dealt with: it does
+// not try at once what has just failed.
+func (a *app) hookSaw(name string, refused bool) {
+	for _, w := range a.hookWishes([]string{name}) {
+		seen := w.seen()
+		seen.Refused = refused
+		if err := a.turns().Saw(name, seen); err != nil {
+			a.log.Warn("recording what was seen", "err", err)
+		}
+	}
 }
 
 // hookLost remembers, for each certificate that came from one of these lineages,

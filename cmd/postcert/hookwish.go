@@ -47,10 +47,8 @@ func (a *app) hookWishes(names []string) []wish {
 
 // watched are the files of a certificate that another client obtains.
 func (w wish) watched() pairFiles {
-	if !w.files.isZero() {
-		return w.files
-	}
-	return lineageFiles(w.lineage)
+	src := w.reads()
+	return pairFiles{cert: src.Cert, key: src.Key, chain: src.Chain}
 }
 
 // nothingNew tells whether the files hold what was deployed last, everywhere, so
@@ -70,11 +68,12 @@ func (a *app) nothingNew(w wish) bool {
 
 // proveOnly asks whether what was deployed is served. That somebody changed it
 // since is told, and is not undone behind their back.
-func (a *app) proveOnly(ctx context.Context, w wish, turn status.Turn, o passOptions, v *passJSON, res *result) error {
+func (a *app) proveOnly(ctx context.Context, w wish, turn *status.Turn, o passOptions, v *passJSON, res *result) error {
+	turn.Seen = w.seen()
 	var all []error
 	for _, dir := range slices.Sorted(maps.Keys(w.hooked)) {
 		d := deployJSON{Instance: dir, Left: "there is nothing new"}
-		if o.scheduled && dailyAt(turn, a.now()).After(a.now()) {
+		if o.scheduled && dailyAt(*turn, a.now()).After(a.now()) {
 			d.Left = "it was proven at its last turn"
 		} else {
 			all = append(all, a.servedAt(ctx, w.name, dir, res))

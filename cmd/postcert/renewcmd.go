@@ -30,7 +30,7 @@ func (a *app) renewCommand() *cobra.Command {
 	fs.DurationVar(&o.interval, "interval", renewInterval, "how long until the next pass: what becomes due before is done now")
 	fs.BoolVar(&o.scheduled, "scheduled", false, "what waits for its time goes on waiting; how the daemon runs it")
 	_ = fs.MarkHidden("scheduled")
-	a.dryRunFlag(cmd)
+	a.dryRunFlag(cmd, dryOrder)
 	return cmd
 }
 

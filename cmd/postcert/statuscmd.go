@@ -131,6 +131,7 @@ func (a *app) status(ctx context.Context, args []string, res *result) error {
 	res.add("certificates", emptyNotNull(all))
 	orders, late := a.orderStates(first(args), res)
 	res.add("orders", orders)
+	a.staleSources(first(args), res)
 	switch {
 	case len(all) == 0 && len(orders) > 0:
 		res.headline = "nothing of what is to be obtained is installed yet. Obtain it: postcert obtain"
