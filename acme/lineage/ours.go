@@ -3,6 +3,7 @@ package lineage
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -114,7 +115,11 @@ func (l Lineage) Look() (Seen, error) {
 	leaf, err := LeafOf(cert)
 	if err != nil {
 		if _, serr := os.Stat(cert); serr != nil {
-			return s, problem.List{problem.New("input_missing", problem.At{File: l.Source.Cert}, "reading %s: %v", l.Source.Cert, serr)}
+			id := "input_missing"
+			if !errors.Is(serr, fs.ErrNotExist) {
+				id = "input_unreadable"
+			}
+			return s, problem.List{problem.New(id, problem.At{File: l.Source.Cert}, "reading %s: %v", l.Source.Cert, serr)}
 		}
 		return s, nil
 	}

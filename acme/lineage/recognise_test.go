@@ -127,7 +127,7 @@ func TestRecogniseRefuses(t *testing.T) {
 			if !problem.From(err).Has(tt.want) || len(got.Lineages) > 0 {
 				t.Errorf("got %+v, %v; want %s", got, err, tt.want)
 			}
-			if err != nil && (strings.ContainsAny(err.Error(), "\x00\x1b\n\xff") || len(err.Error()) > 600) {
+			if err != nil && ((strings.ContainsAny(err.Error(), "\x00\x1b\n") || strings.Contains(err.Error(), "\xff")) || len(err.Error()) > 600) {
 				t.Errorf("the message carries the value: %.200q", err)
 			}
 		})

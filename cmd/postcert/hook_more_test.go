@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -83,7 +84,20 @@ func TestHookForms(t *testing.T) {
 	if h.served() != fingerprint(p.Cert) {
 		t.Error("renew does not look where the hook was pointed to")
 	}
-	h.hook(nil, "--cert", dir+"/mail.crt", "extra").want(2)
+	// acme.sh --deploy sources a script of ours and calls a function in it:
+	// acme.sh, _deploy: $d_command "$_d" "$CERT_KEY_PATH" "$CERT_PATH" "$CA_CERT_PATH" "$CERT_FULLCHAIN_PATH".
+	script, err := os.ReadFile("../../contrib/hooks/acme.sh/postcert.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, conf := filepath.Join(h.dir, "postcert.sh"), filepath.Join(h.dir, "postcert.yaml")
+	h.write(file, []byte(strings.Replace(string(script), "/usr/bin/postcert", h.exe, 1)))
+	h.write(conf, []byte(fmt.Sprintf("state_dir: %s\nruntime_dir: %s\ntrust: [%s]\n", h.state, h.run, h.trust)))
+	dir = in("fullchain.cer", "mail.key", false)
+	sh := exec.Command("/bin/sh", "-c", `. "$0"; postcert_deploy mail "$1/mail.key" "$1/mail.cer" "$1/ca.cer" "$1/fullchain.cer"`, file, dir)
+	sh.Env = []string{asPostcert + "=1", testDeadline + "=4s", "POSTCERT_CONFIG=" + conf, "POSTCERT_INSTANCE=" + h.pf.ConfigDir}
+	served("acme.sh --deploy", dir, h.finish(sh))
+	h.hook(nil, "--cert", dir+"/fullchain.cer", "extra").want(2)
 	h.hook(nil).want(2).says("hook_unrecognised").says("postcert help hook")
 }
 
@@ -280,4 +294,119 @@ func TestHookVerbose(t *testing.T) {
 	if got := h.served(); got == h.leafOf(live) {
 		t.Errorf("%s", fmt.Sprint(strings.TrimSpace(dry.stdout)))
 	}
+}
+
+// What install-cert took from somewhere is not a promise that it stays there, nor
+// that it is judged again without what a person allowed; a drift is told, and not
+// undone behind anybody's back.
+func TestHookAfterInstallCert(t *testing.T) {
+	t.Run("cleared away", func(t *testing.T) {
+		h := newHost(t, postfixtest.Options{Only25: true})
+		l := h.lineage(certtest.Leaf{})
+		h.postcert("install-cert", l).want(0)
+		if rec := h.record(); rec.Lineage != l || rec.Issued != rec.Installed {
+			t.Errorf("the record is %+v", rec)
+		}
+		if err := os.RemoveAll(l); err != nil {
+			t.Fatal(err)
+		}
+		h.renewHere().want(0)
+		h.postcert("status").want(0)
+	})
+	t.Run("allowed once", func(t *testing.T) {
+		h := newHost(t, postfixtest.Options{Only25: true})
+		dir := filepath.Join(h.dir, "self")
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		postfixtest.WritePair(t, filepath.Join(dir, "both.pem"), hostName)
+		h.postcert("install-cert", "--cert", dir+"/both.pem", "--allow-self-signed").want(0)
+		h.postcert("renew").want(0)
+		h.hook(nil, "--cert", dir+"/both.pem").want(0).quiet()
+	})
+	t.Run("where others can write", func(t *testing.T) {
+		h := newHost(t, postfixtest.Options{Only25: true})
+		l := h.lineage(certtest.Leaf{})
+		if err := os.Chmod(l, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		h.postcert("install-cert", l).want(0).says("input_untrusted_path")
+		if rec := h.record(); rec.Lineage != "" {
+			t.Errorf("it is looked at again: %+v", rec)
+		}
+		h.renewHere().want(0)
+	})
+	t.Run("drift", func(t *testing.T) {
+		h := newHost(t, postfixtest.Options{Only25: true})
+		le := h.letsencrypt()
+		live := le.renew(hostName, certtest.Leaf{})
+		h.certbot(live).want(0)
+		h.pf.Postconf("smtpd_tls_cert_file=" + filepath.Join(h.dir, "first.pem"))
+		h.pf.Reload()
+		first := h.leafAt(filepath.Join(h.dir, "first.pem"))
+		postfixtest.WaitServed(t, postfixtest.SMTP, postfixtest.StartTLS, first)
+		h.untouched25(func() { h.renewHere().want(8) })
+		h.certbot(live).want(0) // the client says so again
+		if h.served() != h.leafOf(live) {
+			t.Error("not served again")
+		}
+	})
+}
+
+// The daemon, too, needs neither configuration nor client for what a hook left.
+func TestHookDaemon(t *testing.T) {
+	h := newHost(t, postfixtest.Options{})
+	le := h.letsencrypt()
+	h.certbot(le.renew(hostName, certtest.Leaf{})).want(0)
+	live := le.renew(hostName, certtest.Leaf{})
+	h.pf.AppendMain(badProtocols[1])
+	h.certbot(live).want(3)
+	h.pf.ReplaceMain(badProtocols[1], "")
+	clock := filepath.Join(h.dir, "clock")
+	h.write(clock, []byte("2m"))
+	h.env = append(h.env, childClock+"="+clock)
+	h.write(filepath.Join(h.dir, "issuers.pem"), certtest.EncodeCerts(h.root.Cert))
+	d := (&acmeHost{host: h}).daemon()
+	d.until("what the hook left is served", time.Minute, func() bool {
+		leaf, err := postfixtest.ServedLeaf(t, postfixtest.SMTP, postfixtest.StartTLS)
+		return err == nil && leaf == h.leafOf(live)
+	})
+	d.says("deploy=installed", time.Minute)
+	// One that no hook is called for is found as well.
+	live = le.renew(hostName, certtest.Leaf{})
+	h.write(clock, []byte("30m"))
+	d.signal(syscall.SIGHUP)
+	d.until("a renewal without a hook is served", time.Minute, func() bool {
+		leaf, err := postfixtest.ServedLeaf(t, postfixtest.SMTP, postfixtest.StartTLS)
+		return err == nil && leaf == h.leafOf(live)
+	})
+	h.serves(h.leafOf(live))
+}
+
+// Postfix is broken or not running when the hook is called: that is said and
+// remembered, and done later.
+func TestHookWhenPostfixIsNot(t *testing.T) {
+	h := newHost(t, postfixtest.Options{})
+	le := h.letsencrypt()
+	h.certbot(le.renew(hostName, certtest.Leaf{})).want(0)
+
+	live := le.renew(hostName, certtest.Leaf{})
+	main := h.pf.Main()
+	h.pf.AppendMain("smtpd_banner = ${")
+	if a := h.certbot(live); a.status == 0 {
+		t.Error("a broken main.cf is fine")
+	}
+	h.pf.SetMain(main)
+	h.postcert("status").want(8)
+	h.renewHere().want(0)
+	h.serves(h.leafOf(live))
+	h.postcert("status").want(0)
+
+	live = le.renew(hostName, certtest.Leaf{})
+	h.pf.Stop()
+	h.certbot(live).want(9)
+	h.pf.Start()
+	h.serves(h.leafOf(live))
+	h.renewHere().want(0)
+	h.postcert("status").want(0)
 }

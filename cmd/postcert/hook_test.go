@@ -200,11 +200,35 @@ func TestHookForgotten(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(h.state, "status")); err != nil {
 		t.Fatal(err)
 	}
+	// Nor is it forgotten under which name it is kept, which is not the lineage's.
+	if err := os.Rename(filepath.Join(le.dir, "live", hostName), filepath.Join(le.dir, "live", "other")); err != nil {
+		t.Fatal(err)
+	}
+	live = le.live("other")
 	other := h.letsencrypt().renew("smtp.example.net", certtest.Leaf{Names: []string{hostName}})
 	h.untouched(func() { h.certbot(other).want(0).says("hook_not_ours") })
-	live = le.renew(hostName, certtest.Leaf{})
 	h.certbot(live).want(0).quiet()
-	h.serves(h.leafOf(live))
+	if err := os.RemoveAll(filepath.Join(h.state, "status")); err != nil {
+		t.Fatal(err)
+	}
+	next := h.ca.Leaf(t, certtest.Leaf{Names: []string{hostName}})
+	archive := filepath.Join(le.dir, "archive", hostName)
+	for part, data := range map[string][]byte{"fullchain": next.FullchainPEM(), "privkey": next.KeyPEM()} {
+		h.write(filepath.Join(archive, part+"2.pem"), data)
+		link := filepath.Join(live, part+".pem")
+		if err := os.Remove(link); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(filepath.Join(archive, part+"2.pem"), link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.certbot(live).want(0).quiet()
+	h.serves(fingerprint(next.Cert))
+	h.postcert("status").want(0)
+	if names := h.postcert("status", "--json").want(0).json()["certificates"].([]any); len(names) != 1 {
+		t.Errorf("%d certificates are remembered", len(names))
+	}
 }
 
 // S40, S02, S03, S05 as the hook meets them: the old pair stays, somebody can see
@@ -345,6 +369,8 @@ func TestCommandLine(t *testing.T) {
 			t.Errorf("%q in %v is %q, want %q", tt.argv, tt.env, got, tt.want)
 		}
 	}
+	// What a client appends is never an option of ours.
+	within(t, "hook", "deploy_challenge", "a", "-token", "--nonsense", "--help").want(0).quiet()
 	if got := commandLine([]string{"postcert", "a", "b"}, nil); !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("arguments are %q", got)
 	}

@@ -29,15 +29,11 @@ const (
 
 // settled reads the pair of a call. Who calls has done with writing, as a rule, so
 // a pair that can be read is taken at once; one that cannot gets its time.
-func settled(ctx context.Context, src keypair.Source, wait time.Duration) (keypair.Pair, problem.List, error) {
+func settled(ctx context.Context, src keypair.Source, wait time.Duration) (*keypair.Pair, problem.List, error) {
 	if pair, warnings, err := keypair.Read(ctx, src); err == nil || src.Tar != nil {
-		return pair, warnings, err
+		return &pair, warnings, err
 	}
-	pair, warnings, err := lineage.Settled(ctx, src, wait)
-	if err != nil {
-		return keypair.Pair{}, warnings, err
-	}
-	return *pair, warnings, nil
+	return lineage.Settled(ctx, src, wait)
 }
 
 // errForeign is a call that a deploy hook has no answer to.
@@ -195,6 +191,7 @@ func (a *app) hookLineages(ctx context.Context, call lineage.Call, v *hookJSON, 
 	if !others {
 		var err error
 		if sites, err = a.instances(ctx); err != nil {
+			a.hookLost(ctx, all, err)
 			return err
 		}
 	}
@@ -227,6 +224,7 @@ func (a *app) hookLineage(ctx context.Context, sites []*site, l found, v *lineag
 	for _, s := range sites {
 		some, err := a.hookTargets(ctx, s, l)
 		if err != nil {
+			a.hookLost(ctx, []found{l}, err)
 			return err
 		}
 		targets = append(targets, some...)

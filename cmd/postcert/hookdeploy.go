@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,7 +23,7 @@ const hookWait = 3 * time.Minute
 // hookDeploy takes the pair of a lineage to where it is ours.
 func (a *app) hookDeploy(ctx context.Context, targets []hookTarget, l found, v *lineageJSON, res *result) error {
 	src := l.Complete()
-	pair, warnings, err := settled(ctx, src, hookSettle)
+	read, warnings, err := settled(ctx, src, hookSettle)
 	for _, p := range warnings {
 		res.problem(p)
 	}
@@ -34,6 +35,7 @@ func (a *app) hookDeploy(ctx context.Context, targets []hookTarget, l found, v *
 		}
 		return err
 	}
+	pair := *read
 	v.Certificate = certificateOf(pair)
 	a.showCertificate(pair)
 	var all []error
@@ -50,14 +52,18 @@ func (a *app) hookDeploy(ctx context.Context, targets []hookTarget, l found, v *
 func (a *app) hookDeployTo(ctx context.Context, t hookTarget, l found, src keypair.Source, pair keypair.Pair, res *result) (deployJSON, error) {
 	d := deployJSON{Instance: t.site.instance.ConfigDirectory}
 	c, err := a.hookChange(t, l, src, pair)
+	if c.Name != "" {
+		t.name = c.Name // the configuration may have one
+	}
 	var rep *deploy.Report
+	begun := ""
 	if err == nil {
 		s := t.site
 		s.engine.Progress = a.progress(s.engine.Progress)
 		if a.flags.dryRun {
 			rep, err = s.engine.DryRun(ctx, deploy.Chosen(c), a.conf.RuntimeDir)
 		} else {
-			a.hookBegins(t, l, src, pair)
+			begun = a.hookBegins(t, l, src, pair)
 			rep, err = s.engine.Run(ctx, deploy.Chosen(c), lockWait, nil)
 		}
 	}
@@ -73,6 +79,12 @@ func (a *app) hookDeployTo(ctx context.Context, t hookTarget, l found, src keypa
 		}
 	}
 	d.Next = a.recordHook(ctx, t, l, src, pair, rep, err)
+	if rep != nil && rep.Plan != nil && begun != "" && rep.Plan.Name != begun {
+		// The plan found the name that is in use on disk. Nobody waits for the other.
+		if err := a.records().Forget(d.Instance, begun); err != nil {
+			a.log.Warn("recording the status", "err", err)
+		}
+	}
 	return d, err
 }
 
@@ -82,8 +94,11 @@ func (a *app) hookChange(t hookTarget, l found, src keypair.Source, pair keypair
 	if err != nil {
 		return deploy.Change{}, err
 	}
+	// What was judged when it was installed, perhaps with exceptions that a person
+	// made, is not judged once more.
+	rec, _ := a.records().Read(t.site.instance.ConfigDirectory, a.hookName(t, l))
 	c := a.change(t.site, deploy.Change{
-		Reason: "hook", Name: t.name, Service: t.service, Pair: pair, Source: src.Cert, Lineage: lineageName(l), Judge: true,
+		Reason: "hook", Name: t.name, Service: t.service, Pair: pair, Source: src.Cert, Lineage: lineageName(l), Judge: !rec.Settled(pair.Fingerprint()),
 		Policy: verify.Policy{Anchors: anchors, Names: hookNames(t, pair)},
 	})
 	return c, a.oneService(t.site, c)
@@ -157,17 +172,19 @@ func (l found) from(src keypair.Source, service string) *status.From {
 
 // hookBegins remembers a deploy before it begins: lego kills a hook that takes
 // too long, and somebody must know that it was wanted. What is deployed already
-// needs no memory.
-func (a *app) hookBegins(t hookTarget, l found, src keypair.Source, pair keypair.Pair) {
+// needs no memory. It returns the name of the record, "" for none.
+func (a *app) hookBegins(t hookTarget, l found, src keypair.Source, pair keypair.Pair) string {
 	name := a.hookName(t, l)
 	rec, err := a.records().Read(t.site.instance.ConfigDirectory, name)
 	if err == nil && rec != nil && rec.Installed == pair.Fingerprint() && rec.Issued == rec.Installed {
-		return
+		return ""
 	}
 	up := status.Update{Instance: t.site.instance.ConfigDirectory, Name: name, Time: a.now(), Leaf: pair.Fingerprint(), From: l.from(src, t.service)}
 	if err := a.records().Begin(up, hookWait); err != nil {
 		a.log.Warn("recording the deploy", "err", err)
+		return ""
 	}
+	return name
 }
 
 // recordHook remembers how a hook's deploy ended, and says when it is tried again.
@@ -201,6 +218,29 @@ func (a *app) recordHook(ctx context.Context, t hookTarget, l found, src keypair
 		return nil
 	}
 	return instant(rec.RetryAt(a.now()))
+}
+
+// hookLost remembers, for each certificate that came from one of these lineages,
+// that its deploy did not even come to a decision: Postfix could not be asked.
+func (a *app) hookLost(ctx context.Context, all []found, err error) {
+	if a.flags.dryRun {
+		return
+	}
+	st, problems := advise(withCause(ctx, err))
+	for _, r := range a.records().All() {
+		for _, l := range all {
+			if r.Released || !slices.ContainsFunc(placesOf(r), l.seen.Is) {
+				continue
+			}
+			up := status.Update{Instance: r.Instance, Name: r.Name, Time: a.now(), Outcome: string(deploy.Failed), Exit: st, Issued: true, Leaf: l.fingerprint(l.Source)}
+			if e := problems.Errors(); len(e) > 0 {
+				up.ID, up.Message = e[0].ID, e[0].Message
+			}
+			if werr := a.records().Record(up); werr != nil {
+				a.log.Warn("recording the status", "err", werr)
+			}
+		}
+	}
 }
 
 // fingerprint is what a pair that could not be read is known by: its leaf, or, of

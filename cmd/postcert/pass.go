@@ -132,7 +132,9 @@ func (a *app) pass(ctx context.Context, w wish, o passOptions, res *result) (*pa
 		}
 	}
 	var deployed error
-	if ctx.Err() == nil && !live.isZero() && !o.noDeploy {
+	if w.source == sourceHook && a.nothingNew(w) {
+		deployed = a.proveOnly(ctx, w, &turn, o, v, res)
+	} else if ctx.Err() == nil && !live.isZero() && !o.noDeploy {
 		deployed = a.deployLive(ctx, w, live, &turn, o, v, res)
 	}
 	err = errors.Join(ordered, deployed)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -94,21 +95,26 @@ func (a *app) othersServed(ctx context.Context, args []string, list []wish, res 
 	})
 	for _, name := range names {
 		for _, dir := range a.records().Instances(name) {
-			sites, err := a.sitesOf(ctx, wish{name: name, source: config.SourceWatch, remembered: true, instance: dir})
-			if err != nil {
-				a.blame(res, err)
-				continue
-			}
-			for _, s := range sites {
-				states, err := a.siteStates(ctx, s, name, res)
-				a.blame(res, err)
-				for _, st := range states {
-					if !st.Agrees {
-						a.blame(res, errNo)
-					}
-				}
-			}
+			a.blame(res, a.servedAt(ctx, name, dir, res))
 		}
 	}
 	return nil
+}
+
+// servedAt asks whether a certificate is served by an instance. It changes nothing.
+func (a *app) servedAt(ctx context.Context, name, dir string, res *result) error {
+	sites, err := a.sitesOf(ctx, wish{name: name, source: config.SourceWatch, remembered: true, instance: dir})
+	if err != nil {
+		return err
+	}
+	for _, s := range sites {
+		states, serr := a.siteStates(ctx, s, name, res)
+		err = errors.Join(err, serr)
+		for _, st := range states {
+			if !st.Agrees {
+				err = errors.Join(err, errNo)
+			}
+		}
+	}
+	return err
 }

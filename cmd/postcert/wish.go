@@ -42,10 +42,6 @@ type wish struct {
 	hooked map[string]string
 }
 
-// sourceHook is what another client obtains and its hook, or a person, deployed:
-// no section of the configuration says it.
-const sourceHook config.Source = "hook"
-
 // remembered is a wish of flags, as it is on disk. It holds no secret: of an
 // account binding the key identifier, of a DNS provider the path of a file.
 type remembered struct {
@@ -131,34 +127,6 @@ func (a *app) wishes(names []string) ([]wish, error) {
 		}
 	}
 	return out, errors.Join(wrong...)
-}
-
-// hookWishes are the certificates that were deployed from the files of another
-// client, or were to be: by the records, so that neither that client nor a
-// configuration is needed to try again.
-func (a *app) hookWishes(names []string) []wish {
-	var out []wish
-	for _, r := range a.records().All() {
-		if len(placesOf(r)) == 0 || r.Released || len(names) > 0 && !slices.Contains(names, r.Name) {
-			continue
-		}
-		w := wish{name: r.Name, source: sourceHook, lineage: r.Lineage, hooked: map[string]string{r.Instance: r.Service}}
-		if r.Source != nil {
-			w.files = pairFiles{cert: r.Source.Cert, key: r.Source.Key, chain: r.Source.Chain}
-		}
-		if i := slices.IndexFunc(out, func(o wish) bool { return o.name == w.name }); i < 0 {
-			out = append(out, w)
-		} else if out[i].lineage == w.lineage && out[i].files == w.files {
-			out[i].hooked[r.Instance] = r.Service
-		}
-	}
-	return out
-}
-
-// watched are the files of a certificate that another client obtains.
-func (w wish) watched() pairFiles {
-	src := w.reads()
-	return pairFiles{cert: src.Cert, key: src.Key, chain: src.Chain}
 }
 
 // configured makes a wish of a section of the configuration.

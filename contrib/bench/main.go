@@ -89,6 +89,7 @@ type settings struct {
 	json     bool
 
 	hook         bool // the deploy hook in place of the contest
+	contradicted int  // deploys of it that fail, each of which takes as long as its proof may
 	acme         bool // the contest of the ACME clients in place of the others
 	certificates int  // that everybody orders in it
 	daily, ticks int  // certificates and wakes of the daemon in it
@@ -116,7 +117,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	f.BoolVar(&s.hook, "hook", false, "instead: what the deploy hook costs the client that calls it")
 	f.BoolVar(&s.acme, "acme", false, "instead: order certificates beside lego and certbot, and keep a daemon for a day")
 	f.IntVar(&s.certificates, "certificates", 50, "with -acme: how many each orders")
-	s.daily, s.ticks = dayCertificates, minutesADay
+	s.daily, s.ticks, s.contradicted = dayCertificates, minutesADay, 1
 	err := f.Parse(args)
 	switch {
 	case err != nil:

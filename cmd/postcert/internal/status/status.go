@@ -263,6 +263,19 @@ func (s Store) Begin(u Update, wait time.Duration) error {
 	return write(path, r)
 }
 
+// Forget drops the record of a certificate that was begun and never installed.
+func (s Store) Forget(instance, name string) error {
+	r, err := s.Read(instance, name)
+	if err != nil || r == nil || r.Installed != "" || r.LastOutcome != "" {
+		return err
+	}
+	path, err := s.Path(instance, name)
+	if err != nil {
+		return err
+	}
+	return os.Remove(path)
+}
+
 // foldFrom remembers where a pair came from.
 func (r *Record) foldFrom(u Update) {
 	if u.From != nil {
@@ -367,6 +380,12 @@ func (r *Record) RetryAt(now time.Time) time.Time {
 		return now
 	}
 	return r.NextAttempt
+}
+
+// Settled tells whether a leaf is what was installed last, with nothing left to be
+// tried again.
+func (r *Record) Settled(leaf string) bool {
+	return r != nil && leaf != "" && r.Installed == leaf && r.Retry == ""
 }
 
 // Words says in one line how the last attempt ended.

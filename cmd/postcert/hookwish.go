@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+
+	"postcert/acme/lineage"
+	"postcert/cmd/postcert/internal/config"
+	"postcert/cmd/postcert/internal/status"
+	"postcert/verify/keypair"
+)
+
+// sourceHook is what another client obtains and its hook, or a person, deployed:
+// no section of the configuration says it.
+const sourceHook config.Source = "hook"
+
+// hookWishes are the certificates that were deployed from the files of another
+// client, or were to be: by the records, so that neither that client nor a
+// configuration is needed to try again.
+func (a *app) hookWishes(names []string) []wish {
+	var out []wish
+	for _, r := range a.records().All() {
+		if len(placesOf(r)) == 0 || r.Released || len(names) > 0 && !slices.Contains(names, r.Name) {
+			continue
+		}
+		w := wish{name: r.Name, source: sourceHook, lineage: r.Lineage, hooked: map[string]string{r.Instance: r.Service}}
+		if r.Source != nil {
+			w.files = pairFiles{cert: r.Source.Cert, key: r.Source.Key, chain: r.Source.Chain}
+		}
+		// Whoever installed something from a directory may clear it away; that what is
+		// served goes on being served is asked all the same.
+		if _, err := os.Stat(w.watched().cert); errors.Is(err, fs.ErrNotExist) && r.Retry == "" {
+			continue
+		}
+		if i := slices.IndexFunc(out, func(o wish) bool { return o.name == w.name }); i < 0 {
+			out = append(out, w)
+		} else if out[i].lineage == w.lineage && out[i].files == w.files {
+			out[i].hooked[r.Instance] = r.Service
+		}
+	}
+	return out
+}
+
+// watched are the files of a certificate that another client obtains.
+func (w wish) watched() pairFiles {
+	src := w.reads()
+	return pairFiles{cert: src.Cert, key: src.Key, chain: src.Chain}
+}
+
+// nothingNew tells whether the files hold what was deployed last, everywhere, so
+// that there is nothing to deploy.
+func (a *app) nothingNew(w wish) bool {
+	leaf, err := lineage.LeafOf(w.watched().cert)
+	if err != nil {
+		return false
+	}
+	for dir := range w.hooked {
+		if rec, err := a.records().Read(dir, w.name); err != nil || !rec.Settled(keypair.Fingerprint(leaf)) {
+			return false
+		}
+	}
+	return true
+}
+
+// proveOnly asks whether what was deployed is served. That somebody changed it
+// since is told, and is not undone behind their back.
+func (a *app) proveOnly(ctx context.Context, w wish, turn *status.Turn, o passOptions, v *passJSON, res *result) error {
+	turn.Seen = w.seen()
+	var all []error
+	for _, dir := range slices.Sorted(maps.Keys(w.hooked)) {
+		d := deployJSON{Instance: dir, Left: "there is nothing new"}
+		if o.scheduled && dailyAt(*turn, a.now()).After(a.now()) {
+			d.Left = "it was proven at its last turn"
+		} else {
+			all = append(all, a.servedAt(ctx, w.name, dir, res))
+		}
+		v.Deploys = append(v.Deploys, d)
+		a.text.printf("  left alone   %s: %s\n", d.Instance, d.Left)
+	}
+	return errors.Join(all...)
+}
