@@ -194,9 +194,9 @@ func TestBounded(t *testing.T) {
 		events := make(chan fsnotify.Event)
 		w := start(t, func(w *Watcher) {
 			w.Quiet, w.Longest = Quiet, Longest
-			w.open = func() (notifier, error) {
+			w.Open = func() (Notifier, error) {
 				nothing := func(string) error { return nil }
-				return notifier{add: nothing, remove: nothing, close: func() error { close(events); return nil }, events: events}, nil
+				return Notifier{Add: nothing, Remove: nothing, Close: func() error { close(events); return nil }, Events: events}, nil
 			}
 		}, keypair.Source{Cert: "/nowhere/fullchain.pem"})
 		w.hinted(t, "the start", func() bool { return true })
