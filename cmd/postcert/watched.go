@@ -1,9 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
-	"fmt"
 	"path/filepath"
 	"slices"
 	"time"
@@ -48,7 +48,7 @@ func (a *app) readLive(ctx context.Context, w wish, live pairFiles, turn *status
 		return keypair.Read(ctx, keypair.Source{Cert: live.cert, Key: live.key})
 	}
 	before := w.seen()
-	p, warnings, err := lineage.Settled(ctx, w.reads(), settleWait)
+	p, warnings, err := lineage.Settled(ctx, w.reads(), cmp.Or(a.seams.settle, settleWait))
 	if ctx.Err() != nil {
 		return keypair.Pair{}, warnings, err
 	}
@@ -160,7 +160,6 @@ func (a *app) staleSources(name string, res *result) {
 		}
 		for _, p := range a.stale(w) {
 			res.problem(p)
-			a.text.printf("%s  %s\n", a.text.paint(bold, w.name), fmt.Sprint("source      ", p.Message))
 		}
 	}
 }
