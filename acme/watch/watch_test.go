@@ -67,7 +67,7 @@ func start(t *testing.T, prepare func(w *Watcher), sources ...keypair.Source) *r
 // hinted waits for a hint after which something is so.
 func (r *running) hinted(t *testing.T, what string, so func() bool) {
 	t.Helper()
-	limit := time.After(20 * time.Second)
+	limit := time.After(10 * time.Second)
 	for {
 		select {
 		case <-r.Hints():
