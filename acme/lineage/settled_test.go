@@ -218,3 +218,34 @@ func TestSettledStaleChain(t *testing.T) {
 		}
 	})
 }
+
+// A chain of several certificates that is written in pieces looks complete after
+// each of them: only that the file was left alone tells that no more comes.
+func TestSettledLongChain(t *testing.T) {
+	ca := certtest.NewCA(t, certtest.Authority{}).Intermediate(t, certtest.Authority{}).Intermediate(t, certtest.Authority{})
+	old, next := ca.Leaf(t, certtest.Leaf{}), ca.Leaf(t, certtest.Leaf{})
+	if len(next.Chain) != 2 {
+		t.Fatalf("%d intermediates", len(next.Chain))
+	}
+	dir := t.TempDir()
+	f := old.WriteFiles(t, dir)
+	synctest.Test(t, func(t *testing.T) {
+		if err := os.WriteFile(f.Key, next.KeyPEM(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		whole := next.FullchainPEM()
+		half := append(next.CertPEM(), certtest.EncodeCerts(next.Chain[0])...)
+		if err := os.WriteFile(f.Fullchain, half, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(900*time.Millisecond, func() {
+			if err := os.WriteFile(f.Fullchain, whole, 0o600); err != nil {
+				t.Error(err)
+			}
+		})
+		p, _, err := lineage.Settled(t.Context(), lineageIn(dir), 10*time.Second)
+		if err != nil || !same(p, next) {
+			t.Errorf("read %v, %v: a piece of a chain", p, err)
+		}
+	})
+}

@@ -118,3 +118,18 @@ func leafOnly(f certtest.Files) {
 func renewedBy(t *testing.T, ca *certtest.CA) func(f certtest.Files) {
 	return func(f certtest.Files) { ca.Leaf(t, certtest.Leaf{Names: []string{hostName}}).WriteFiles(t, f.Dir) }
 }
+
+// What another client wrote anew is taken to the listeners although its leaf is
+// the deployed one, as its chain may be another; what was not waits for its turn.
+func TestFreshIsNotLeftAlone(t *testing.T) {
+	d := newDesk(t, t.TempDir())
+	now := d.a.now()
+	turn := status.Turn{Name: hostName, Began: now, Ended: now}
+	rec := &status.Record{Name: hostName, Issued: "leaf", Wanted: "leaf"}
+	for _, fresh := range []bool{true, false} {
+		left := d.a.leaveAlone(rec, "leaf", turn, passOptions{reason: "renew", scheduled: true, fresh: fresh})
+		if (left == "") != fresh {
+			t.Errorf("fresh: %v: left alone: %q", fresh, left)
+		}
+	}
+}
