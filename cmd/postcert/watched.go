@@ -41,6 +41,9 @@ func (w wish) seen() status.Seen {
 	return status.Seen{Look: lineage.LookAt(src, nil).Sum, Content: lineage.Content(src)}
 }
 
+// settled reads another client's pair; a test writes right after it.
+var settled = lineage.Settled
+
 // readLive reads the live pair; that of another client when it has settled. The
 // key passes through this process, which ends soon.
 func (a *app) readLive(ctx context.Context, w wish, live pairFiles, turn *status.Turn) (keypair.Pair, problem.List, error) {
@@ -48,7 +51,7 @@ func (a *app) readLive(ctx context.Context, w wish, live pairFiles, turn *status
 		return keypair.Read(ctx, keypair.Source{Cert: live.cert, Key: live.key})
 	}
 	before := w.seen()
-	p, warnings, err := lineage.Settled(ctx, w.reads(), cmp.Or(a.seams.settle, settleWait))
+	p, warnings, err := settled(ctx, w.reads(), cmp.Or(a.seams.settle, settleWait))
 	if ctx.Err() != nil {
 		return keypair.Pair{}, warnings, err
 	}

@@ -1,13 +1,17 @@
 package main
 
 import (
+	"context"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"postcert/acme/lineage"
 	"postcert/cmd/postcert/internal/status"
 	"postcert/verify/certtest"
+	"postcert/verify/keypair"
+	"postcert/verify/problem"
 )
 
 // When a pass over another client's files is due: for what is new at once, for
@@ -131,5 +135,39 @@ func TestFreshIsNotLeftAlone(t *testing.T) {
 		if (left == "") != fresh {
 			t.Errorf("fresh: %v: left alone: %q", fresh, left)
 		}
+	}
+}
+
+// A client that begins the next renewal right after our read: what was read is
+// remembered, not what is there now, so that the new one is seen as new.
+func TestRenewedAfterRead(t *testing.T) {
+	ca := certtest.NewCA(t, certtest.Authority{}).Intermediate(t, certtest.Authority{})
+	dir := t.TempDir()
+	f := ca.Leaf(t, certtest.Leaf{Names: []string{hostName}}).WriteFiles(t, dir)
+	d := newDesk(t, dir)
+	d.a.seams.settle = 3 * time.Second
+	list, err := d.a.wishes(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { settled = lineage.Settled }()
+	settled = func(ctx context.Context, src keypair.Source, wait time.Duration) (*keypair.Pair, problem.List, error) {
+		p, warnings, err := lineage.Settled(ctx, src, wait)
+		renewedBy(t, ca)(f)
+		return p, warnings, err
+	}
+	turn := status.Turn{Version: status.Version, Name: hostName, Began: time.Now()}
+	pair, _, err := d.a.readLive(t.Context(), list[0], lineageFiles(dir), &turn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if leaf := lineage.Leaf(list[0].reads()); keypair.Fingerprint(leaf) == pair.Fingerprint() {
+		t.Fatal("nothing was renewed after the read")
+	}
+	if err := d.a.turns().End(turn, time.Now(), false); err != nil {
+		t.Fatal(err)
+	}
+	if tasks, _, err := d.a.due(time.Now()); err != nil || !strings.HasPrefix(tasks[0].Why, "another certificate") {
+		t.Errorf("due: %+v, %v", tasks, err)
 	}
 }
