@@ -54,7 +54,7 @@ func TestSettledWhileWritten(t *testing.T) {
 			_, cert, key := w.Source(base, "mail.example.test")
 			src := keypair.Source{Cert: cert, Key: key}
 			synctest.Test(t, func(t *testing.T) {
-				random := rand.New(rand.NewPCG(1, uint64(len(w.Name))))
+				random, other := rand.New(rand.NewPCG(1, uint64(len(w.Name)))), rand.New(rand.NewPCG(2, uint64(len(w.Name)))) // of the writer, of the reader
 				w.Write(t, base, "mail.example.test", 1, all[0], func() {})
 				for i := 1; i < len(all); i++ {
 					written := make(chan struct{})
@@ -62,7 +62,7 @@ func TestSettledWhileWritten(t *testing.T) {
 						defer close(written)
 						w.Write(t, base, "mail.example.test", i+1, all[i], func() { time.Sleep(time.Duration(random.Int64N(int64(2 * time.Second)))) })
 					}()
-					time.Sleep(time.Duration(random.Int64N(int64(3 * time.Second))))
+					time.Sleep(time.Duration(other.Int64N(int64(3 * time.Second))))
 					for done := false; !done; {
 						select {
 						case <-written:
