@@ -51,7 +51,7 @@ stage() {
 	exit 1
 }
 
-packages='postfix postfix-mysql postfix-pcre bind9 dovecot-imapd certbot lego openssl gcc libc6-dev acl attr patch strace procps iproute2 util-linux e2fsprogs ca-certificates curl dehydrated uacme acmetool'
+packages='postfix postfix-mysql postfix-pcre bind9 dovecot-imapd certbot lego dehydrated uacme acmetool curl openssl gcc libc6-dev acl attr patch strace procps iproute2 util-linux e2fsprogs ca-certificates'
 [ "$form" != -long ] || packages="$packages xfsprogs btrfs-progs"
 programs='openssl named dovecot certbot lego gcc patch setfacl setfattr strace ps ip unshare mkfs.ext4 chattr'
 

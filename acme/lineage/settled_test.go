@@ -54,7 +54,7 @@ func TestSettledWhileWritten(t *testing.T) {
 			_, cert, key := w.Source(base, "mail.example.test")
 			src := keypair.Source{Cert: cert, Key: key}
 			synctest.Test(t, func(t *testing.T) {
-				random := rand.New(rand.NewPCG(1, uint64(len(w.Name))))
+				random, other := rand.New(rand.NewPCG(1, uint64(len(w.Name)))), rand.New(rand.NewPCG(2, uint64(len(w.Name)))) // of the writer, of the reader
 				w.Write(t, base, "mail.example.test", 1, all[0], func() {})
 				for i := 1; i < len(all); i++ {
 					written := make(chan struct{})
@@ -62,7 +62,7 @@ func TestSettledWhileWritten(t *testing.T) {
 						defer close(written)
 						w.Write(t, base, "mail.example.test", i+1, all[i], func() { time.Sleep(time.Duration(random.Int64N(int64(2 * time.Second)))) })
 					}()
-					time.Sleep(time.Duration(random.Int64N(int64(3 * time.Second))))
+					time.Sleep(time.Duration(other.Int64N(int64(3 * time.Second))))
 					for done := false; !done; {
 						select {
 						case <-written:
@@ -215,6 +215,37 @@ func TestSettledStaleChain(t *testing.T) {
 		p, _, err := lineage.Settled(t.Context(), src, 10*time.Second)
 		if err != nil || !same(p, all[1]) {
 			t.Errorf("read %v, %v", p, err)
+		}
+	})
+}
+
+// A chain of several certificates that is written in pieces looks complete after
+// each of them: only that the file was left alone tells that no more comes.
+func TestSettledLongChain(t *testing.T) {
+	ca := certtest.NewCA(t, certtest.Authority{}).Intermediate(t, certtest.Authority{}).Intermediate(t, certtest.Authority{})
+	old, next := ca.Leaf(t, certtest.Leaf{}), ca.Leaf(t, certtest.Leaf{})
+	if len(next.Chain) != 2 {
+		t.Fatalf("%d intermediates", len(next.Chain))
+	}
+	dir := t.TempDir()
+	f := old.WriteFiles(t, dir)
+	synctest.Test(t, func(t *testing.T) {
+		if err := os.WriteFile(f.Key, next.KeyPEM(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		whole := next.FullchainPEM()
+		half := append(next.CertPEM(), certtest.EncodeCerts(next.Chain[0])...)
+		if err := os.WriteFile(f.Fullchain, half, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(900*time.Millisecond, func() {
+			if err := os.WriteFile(f.Fullchain, whole, 0o600); err != nil {
+				t.Error(err)
+			}
+		})
+		p, _, err := lineage.Settled(t.Context(), lineageIn(dir), 10*time.Second)
+		if err != nil || !same(p, next) {
+			t.Errorf("read %v, %v: a piece of a chain", p, err)
 		}
 	})
 }

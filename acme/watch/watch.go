@@ -43,29 +43,29 @@ const (
 type Watcher struct {
 	Quiet, Longest, Rescan, Poll time.Duration
 	Log                          *slog.Logger
+	Open                         func() (Notifier, error) // inotify; tests have another
 
 	hints chan struct{}
 	kick  chan struct{} // there are other sources
 	event chan struct{} // something happened
-	open  func() (notifier, error)
 
 	mu      sync.Mutex
 	sources []keypair.Source
 	names   map[string]bool // of entries and directories on the way to the sources
 
 	// Of Run's goroutine.
-	notes   notifier
+	notes   Notifier
 	watched map[string]identity // directories
 	sums    []string            // of the looks at the last hint
 	polling bool
 }
 
-// notifier is what is used of fsnotify.
-type notifier struct {
-	add, remove func(path string) error
-	close       func() error
-	events      <-chan fsnotify.Event
-	errors      <-chan error
+// Notifier is what is used of fsnotify.
+type Notifier struct {
+	Add, Remove func(path string) error
+	Close       func() error // closes both channels
+	Events      <-chan fsnotify.Event
+	Errors      <-chan error
 }
 
 // identity tells a directory from another one that has taken its place.
@@ -76,16 +76,16 @@ func New(log *slog.Logger) *Watcher {
 	return &Watcher{
 		Quiet: Quiet, Longest: Longest, Rescan: Rescan, Poll: Poll, Log: log,
 		hints: make(chan struct{}, 1), kick: make(chan struct{}, 1), event: make(chan struct{}, 1),
-		open: inotify,
+		Open: inotify,
 	}
 }
 
-func inotify() (notifier, error) {
+func inotify() (Notifier, error) {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
-		return notifier{}, err
+		return Notifier{}, err
 	}
-	return notifier{add: w.Add, remove: w.Remove, close: w.Close, events: w.Events, errors: w.Errors}, nil
+	return Notifier{Add: w.Add, Remove: w.Remove, Close: w.Close, Events: w.Events, Errors: w.Errors}, nil
 }
 
 // Hints tells that a source may have changed since the last hint. Hints that
@@ -156,7 +156,7 @@ func (w *Watcher) scan(event bool) {
 	sources := w.sources
 	w.mu.Unlock()
 	var unopened error
-	if w.notes.add == nil && len(sources) > 0 {
+	if w.notes.Add == nil && len(sources) > 0 {
 		unopened = w.begin()
 	}
 	sums, err := w.follow(sources)
@@ -169,7 +169,7 @@ func (w *Watcher) scan(event bool) {
 
 // begin opens a new notifier.
 func (w *Watcher) begin() error {
-	notes, err := w.open()
+	notes, err := w.Open()
 	if err != nil {
 		return err
 	}
@@ -180,10 +180,10 @@ func (w *Watcher) begin() error {
 
 // drop closes the notifier.
 func (w *Watcher) drop() {
-	if w.notes.close != nil {
-		_ = w.notes.close()
+	if w.notes.Close != nil {
+		_ = w.notes.Close()
 	}
-	w.notes, w.watched = notifier{}, nil
+	w.notes, w.watched = Notifier{}, nil
 }
 
 // follow makes exactly the directories on the way to the sources watched, and
@@ -230,7 +230,7 @@ func (w *Watcher) expect(names ...string) {
 
 // add watches a directory. Watching one again does nothing.
 func (w *Watcher) add(dir string) error {
-	if w.notes.add == nil {
+	if w.notes.Add == nil {
 		return nil // said when it was opened
 	}
 	info, err := os.Lstat(dir)
@@ -242,10 +242,10 @@ func (w *Watcher) add(dir string) error {
 		id = identity{uint64(st.Dev), st.Ino}
 	}
 	if old, known := w.watched[dir]; known && old != id {
-		_ = w.notes.remove(dir) // of what was there before
+		_ = w.notes.Remove(dir) // of what was there before
 	}
 	delete(w.watched, dir)
-	err = w.notes.add(dir)
+	err = w.notes.Add(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		return nil
@@ -262,7 +262,7 @@ func (w *Watcher) forget(but map[string]bool) bool {
 	gone := false
 	for _, dir := range slices.Collect(maps.Keys(w.watched)) {
 		if !but[dir] {
-			_ = w.notes.remove(dir)
+			_ = w.notes.Remove(dir)
 			delete(w.watched, dir)
 			gone = true
 		}
@@ -294,18 +294,18 @@ func first(err error) error {
 // pump takes what the notifier says until it is closed. It is a goroutine of its
 // own and calls nothing of the notifier: fsnotify holds a lock while it reports some
 // errors, and would wait for us while we wait for it.
-func (w *Watcher) pump(n notifier) {
-	for n.events != nil || n.errors != nil {
+func (w *Watcher) pump(n Notifier) {
+	for n.Events != nil || n.Errors != nil {
 		select {
-		case e, open := <-n.events:
+		case e, open := <-n.Events:
 			if !open {
-				n.events = nil
+				n.Events = nil
 			} else if w.concerns(e) {
 				signal(w.event)
 			}
-		case err, open := <-n.errors:
+		case err, open := <-n.Errors:
 			if !open {
-				n.errors = nil
+				n.Errors = nil
 			} else if err != nil { // events were lost, or a watch
 				w.Log.Debug("watching", "err", err)
 				signal(w.event)

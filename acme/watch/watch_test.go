@@ -67,7 +67,7 @@ func start(t *testing.T, prepare func(w *Watcher), sources ...keypair.Source) *r
 // hinted waits for a hint after which something is so.
 func (r *running) hinted(t *testing.T, what string, so func() bool) {
 	t.Helper()
-	limit := time.After(20 * time.Second)
+	limit := time.After(10 * time.Second)
 	for {
 		select {
 		case <-r.Hints():
@@ -194,9 +194,9 @@ func TestBounded(t *testing.T) {
 		events := make(chan fsnotify.Event)
 		w := start(t, func(w *Watcher) {
 			w.Quiet, w.Longest = Quiet, Longest
-			w.open = func() (notifier, error) {
+			w.Open = func() (Notifier, error) {
 				nothing := func(string) error { return nil }
-				return notifier{add: nothing, remove: nothing, close: func() error { close(events); return nil }, events: events}, nil
+				return Notifier{Add: nothing, Remove: nothing, Close: func() error { close(events); return nil }, Events: events}, nil
 			}
 		}, keypair.Source{Cert: "/nowhere/fullchain.pem"})
 		w.hinted(t, "the start", func() bool { return true })

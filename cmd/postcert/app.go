@@ -47,6 +47,7 @@ type seams struct {
 	fs       atomicfile.FS
 	mta      func(deploy.MTA) deploy.MTA
 	deadline time.Duration // of the proof; 0 is the engine's own
+	settle   time.Duration // for another client's files; 0 is settleWait
 	now      func() time.Time
 	childEnv []string // of the processes that the daemon starts
 }

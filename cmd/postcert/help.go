@@ -222,6 +222,12 @@ own. When something is due is on disk, so that starting the daemon again, or
 running renew beside it, makes no further orders. Under systemd (Type=notify) its
 status line says what comes next.
 
+It watches the files of certificates that another client renews (source: watch):
+all directories on the way to them. What is renewed is deployed within seconds after
+the last of its files was written; the same certificates written again are not. A
+deploy that failed waits for its time, a new certificate does not. Where the kernel
+tells nothing, as on network file systems, the files are looked at every minute.
+
 EXIT STATUS
 ` + statusTable
 

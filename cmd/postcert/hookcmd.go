@@ -27,17 +27,13 @@ const (
 	maxStdin   = 1 << 20
 )
 
-// settled reads the pair of a call. Who calls has done with writing, as a rule, so
+// called reads the pair of a call. Who calls has done with writing, as a rule, so
 // a pair that can be read is taken at once; one that cannot gets its time.
-func settled(ctx context.Context, src keypair.Source, wait time.Duration) (keypair.Pair, problem.List, error) {
+func called(ctx context.Context, src keypair.Source, wait time.Duration) (*keypair.Pair, problem.List, error) {
 	if pair, warnings, err := keypair.Read(ctx, src); err == nil || src.Tar != nil {
-		return pair, warnings, err
+		return &pair, warnings, err
 	}
-	pair, warnings, err := lineage.Settled(ctx, src, wait)
-	if err != nil {
-		return keypair.Pair{}, warnings, err
-	}
-	return *pair, warnings, nil
+	return settled(ctx, src, wait)
 }
 
 // errForeign is a call that a deploy hook has no answer to.

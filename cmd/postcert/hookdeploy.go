@@ -23,7 +23,7 @@ const hookWait = 3 * time.Minute
 // hookDeploy takes the pair of a lineage to where it is ours.
 func (a *app) hookDeploy(ctx context.Context, targets []hookTarget, l found, v *lineageJSON, res *result) error {
 	src := l.Complete()
-	pair, warnings, err := settled(ctx, src, hookSettle)
+	read, warnings, err := called(ctx, src, hookSettle)
 	for _, p := range warnings {
 		res.problem(p)
 	}
@@ -35,6 +35,7 @@ func (a *app) hookDeploy(ctx context.Context, targets []hookTarget, l found, v *
 		}
 		return err
 	}
+	pair := *read
 	v.Certificate = certificateOf(pair)
 	a.showCertificate(pair)
 	var all []error

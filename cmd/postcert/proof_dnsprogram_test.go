@@ -97,18 +97,23 @@ func newDNSProgram(t *testing.T) *dnsProgram {
 			t.Fatal(err)
 		}
 	}
-	// Both look for the zone and its name servers where this host's resolver is.
+	h.resolveByCA() // where both look for the zone and its name servers
+	return d
+}
+
+// resolveByCA makes the CA's name server the resolver of this host.
+func (h *acmeHost) resolveByCA() {
+	h.t.Helper()
 	ip, port, _ := net.SplitHostPort(h.ca.DNS.Addr)
 	if port != "53" {
-		t.Fatalf("the name server is at %s, not at port 53", h.ca.DNS.Addr)
+		h.t.Fatalf("the name server is at %s, not at port 53", h.ca.DNS.Addr)
 	}
 	conf := filepath.Join(h.dir, "resolv.conf")
 	h.write(conf, []byte("nameserver "+ip+"\n"))
 	if out, err := exec.Command("mount", "--bind", conf, "/etc/resolv.conf").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+		h.t.Fatalf("%v: %s", err, out)
 	}
-	t.Cleanup(func() { _ = exec.Command("umount", "/etc/resolv.conf").Run() })
-	return d
+	h.t.Cleanup(func() { _ = exec.Command("umount", "/etc/resolv.conf").Run() })
 }
 
 // order are the flags of an order by the program.

@@ -1,9 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
-	"fmt"
 	"path/filepath"
 	"slices"
 	"time"
@@ -44,6 +44,9 @@ func (w wish) seen() status.Seen {
 	return status.Seen{Look: lineage.LookAt(src, nil).Sum, Content: lineage.Content(src)}
 }
 
+// settled reads another client's pair; a test writes right after it.
+var settled = lineage.Settled
+
 // readLive reads the live pair; that of another client when it has settled. The
 // key passes through this process, which ends soon.
 func (a *app) readLive(ctx context.Context, w wish, live pairFiles, turn *status.Turn) (keypair.Pair, problem.List, error) {
@@ -51,7 +54,7 @@ func (a *app) readLive(ctx context.Context, w wish, live pairFiles, turn *status
 		return keypair.Read(ctx, keypair.Source{Cert: live.cert, Key: live.key})
 	}
 	before := w.seen()
-	p, warnings, err := lineage.Settled(ctx, w.reads(), settleWait)
+	p, warnings, err := settled(ctx, w.reads(), cmp.Or(a.seams.settle, settleWait))
 	if ctx.Err() != nil {
 		return keypair.Pair{}, warnings, err
 	}
@@ -163,7 +166,6 @@ func (a *app) staleSources(name string, res *result) {
 		}
 		for _, p := range a.stale(w) {
 			res.problem(p)
-			a.text.printf("%s  %s\n", a.text.paint(bold, w.name), fmt.Sprint("source      ", p.Message))
 		}
 	}
 }

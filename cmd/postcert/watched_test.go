@@ -146,6 +146,7 @@ func TestWatchBackOff(t *testing.T) {
 // the refusal says what is missing, and the pair is deployed when it is whole.
 func TestWatchLateKey(t *testing.T) {
 	h := newWatchHost(t)
+	h.env = append(h.env, testSettle+"=3s")
 	lineage := h.lineage(certtest.Leaf{})
 	d := h.daemon("--config", h.watching(lineage))
 	d.says("deploy=installed", 30*time.Second)
@@ -156,4 +157,84 @@ func TestWatchLateKey(t *testing.T) {
 	h.write(filepath.Join(lineage, "privkey.pem"), next.KeyPEM())
 	d.deploys(2, next, 20*time.Second)
 	d.ends(10 * time.Second)
+}
+
+// mountFile puts a single file where another one is, as a container is given one.
+func mountFile(t *testing.T, from, to string) {
+	t.Helper()
+	if err := syscall.Mount(from, to, "", syscall.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(to, syscall.MNT_DETACH) })
+}
+
+// S44: a single file is mounted from where it was then replaced by a rename: no
+// renewal can be seen any more, and that is said before anything expires.
+func TestS44MountedFile(t *testing.T) {
+	h := newWatchHost(t)
+	store, lineage := h.lineage(certtest.Leaf{}), filepath.Join(h.dir, "mounted")
+	if err := os.Mkdir(lineage, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	files := []string{"fullchain.pem", "privkey.pem"}
+	for _, f := range files {
+		h.write(filepath.Join(lineage, f), nil)
+		mountFile(t, filepath.Join(store, f), filepath.Join(lineage, f))
+	}
+	conf := h.watching(lineage)
+	if a := h.postcert("renew", "--config", conf).want(0); strings.Contains(a.stdout+a.stderr, "source_stale") {
+		t.Error("said too early")
+	}
+	old, next := h.served(), h.leaf()
+	if err := os.Mkdir(store+".new", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	next.WriteFiles(t, store+".new")
+	for _, f := range files {
+		if err := os.Rename(filepath.Join(store+".new", f), filepath.Join(store, f)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.postcert("renew", "--config", conf).want(0).says("source_stale").says("mount of a single file")
+	h.postcert("status", "--config", conf).want(0).says("source_stale")
+	h.serves(old)
+	for _, f := range files {
+		if err := syscall.Unmount(filepath.Join(lineage, f), 0); err != nil {
+			t.Fatal(err)
+		}
+		mountFile(t, filepath.Join(store, f), filepath.Join(lineage, f))
+	}
+	if a := h.postcert("renew", "--config", conf).want(0); strings.Contains(a.stdout+a.stderr, "source_stale") {
+		t.Error("said although it is mended")
+	}
+	h.serves(writtenLeaf(next))
+}
+
+// S44: a source that goes on with the served certificate when it should have been
+// renewed is reported, with the lineage that certbot made beside it.
+func TestS44StaleSource(t *testing.T) {
+	h := newWatchHost(t)
+	clock := filepath.Join(h.dir, "clock")
+	h.env = []string{childClock + "=" + clock}
+	h.write(clock, []byte("0s"))
+	lineage := h.lineage(certtest.Leaf{})
+	conf := h.watching(lineage)
+	h.postcert("renew", "--config", conf).want(0)
+	for _, tt := range []struct {
+		days  int
+		stale bool
+	}{{58, false}, {62, false}, {64, true}, {89, true}} {
+		h.write(clock, []byte(fmt.Sprintf("%dh", tt.days*24)))
+		for _, command := range []string{"renew", "status"} {
+			a := h.postcert(command, "--config", conf, "--json").want(0)
+			if strings.Contains(a.stdout, "source_stale") != tt.stale {
+				t.Errorf("%s after %d days: %s", command, tt.days, a.stdout)
+			}
+		}
+	}
+	if err := os.Mkdir(lineage+"-0001", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	h.host.ca.Leaf(t, certtest.Leaf{Names: []string{hostName}, NotBefore: time.Now()}).WriteFiles(t, lineage+"-0001")
+	h.postcert("status", "--config", conf).want(0).says("a newer one for the same names is in " + lineage + "-0001")
 }

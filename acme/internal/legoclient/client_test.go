@@ -134,6 +134,9 @@ func TestDirectoryBad(t *testing.T) {
 			t.Errorf("%q: %v", body, err)
 		}
 		remove()
+		if _, err := w.client.Directory(t.Context()); err != nil {
+			t.Errorf("%q is remembered: %v", body, err)
+		}
 	}
 	// Resources without TLS are refused when they are used.
 	remove := w.Fault(acmetest.Fault{Kind: acmetest.Directory, Edit: func(b []byte) []byte {

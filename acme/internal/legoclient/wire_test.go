@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -51,7 +52,21 @@ func TestShared(t *testing.T) {
 	if n := dials.Load(); n != 1 {
 		t.Errorf("%d connections, want 1", n)
 	}
-	t.Logf("%d requests for 3 orders", len(w.Requests())-before)
+	// Of several names at once as well.
+	names := []string{"a.example.test", "b.example.test", "c.example.test", "d.example.test", "e.example.test", "f.example.test"}
+	for range 2 {
+		chain, err := issue(t.Context(), t, c, w.acct, w.http(), OrderRequest{Identifiers: names})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.verified(chain, names...)
+	}
+	for _, r := range w.Requests()[before:] {
+		if r.Status >= 400 { // such as a nonce that was spent twice
+			t.Errorf("%s was answered with %d", r.Kind, r.Status)
+		}
+	}
+	t.Logf("%d requests for 5 orders, %d of them for nonces", len(w.Requests())-before, w.Count(acmetest.NewNonce)-nonces)
 }
 
 // What is shared is shared for minutes: a clock that goes on, or back, makes it old.
@@ -169,6 +184,16 @@ func TestSharedBadNonce(t *testing.T) {
 	}
 	if n := len(w.Requests()) - before; n != 2 {
 		t.Errorf("%d requests, want 2: with the nonce that is refused, and with the one of the refusal", n)
+	}
+	if n := len(c.wire.purses[name]); n != 1 {
+		t.Errorf("%d nonces are left, want the one of the last answer", n)
+	}
+	// The newest first, and nothing that is no nonce.
+	for _, value := range []string{"older", "newer", "", "no nonce", "no\x00ne", "=", strings.Repeat("a", 600)} {
+		c.wire.earn(http.Header{nonceHeader: {value}}, name)
+	}
+	if got := c.wire.spend(nil, name); got == nil || got.Header.Get(nonceHeader) != "newer" {
+		t.Errorf("spent is %v", got)
 	}
 }
 

@@ -190,3 +190,27 @@ func TestWords(t *testing.T) {
 		}
 	}
 }
+
+// What is about something else does not wait for what failed before it; what is
+// about the same does, also when it came up while that was running.
+func TestAbout(t *testing.T) {
+	var s Scheduler
+	old, next := []Task{{Name: "a", At: epoch, About: "old"}}, []Task{{Name: "a", At: epoch, About: "next"}}
+	start := func(tasks []Task, now time.Time) int {
+		s.Update(tasks, now)
+		n := len(s.Start(now))
+		if n > 0 {
+			s.Ended("a", now)
+		}
+		return n
+	}
+	for _, step := range []struct {
+		tasks []Task
+		at    time.Duration
+		want  int
+	}{{old, 0, 1}, {old, time.Second, 0}, {next, 2 * time.Second, 1}, {next, 3 * time.Second, 0}, {next, 90 * time.Second, 1}, {next, 2 * time.Minute, 0}, {old, 2 * time.Minute, 1}} {
+		if got := start(step.tasks, epoch.Add(step.at)); got != step.want {
+			t.Errorf("after %v: %d started, want %d", step.at, got, step.want)
+		}
+	}
+}
