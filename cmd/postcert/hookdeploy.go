@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -23,7 +24,7 @@ const hookWait = 3 * time.Minute
 // hookDeploy takes the pair of a lineage to where it is ours.
 func (a *app) hookDeploy(ctx context.Context, targets []hookTarget, l found, v *lineageJSON, res *result) error {
 	src := l.Complete()
-	read, warnings, err := called(ctx, src, hookSettle)
+	read, warnings, err := called(ctx, src, cmp.Or(a.seams.settle, hookSettle))
 	for _, p := range warnings {
 		res.problem(p)
 	}
