@@ -92,6 +92,7 @@ const (
 // Report is what a transaction did. It is filled as far as it went also when
 // an error is returned beside it.
 type Report struct {
+	ID         string // of its record in the history; "" if there is none
 	Outcome    Outcome
 	Plan       *Plan
 	Rehearsed  Rehearsed

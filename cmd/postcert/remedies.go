@@ -145,6 +145,7 @@ var remedies = map[string]string{
 	"wanted_not_installed": "run the install again; postcert history says why it failed",
 	"transaction_open":     "settle it: postcert recover",
 	"not_running":          "start Postfix: systemctl start postfix",
+	"record_unreadable":    "mend what it names; the record is made again from the history at the next change",
 	"served_differs":       "reload Postfix, then ask again; postcert history says what happened last",
 
 	// ACME: what is asked for

@@ -39,6 +39,7 @@ func (a *app) renew(ctx context.Context, o passOptions, args []string, res *resu
 		if err := a.recoverFirst(ctx, res); err != nil {
 			return err
 		}
+		a.keepRecords()
 	}
 	list, err := a.wishes(args)
 	if len(list) == 0 && err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -14,7 +13,6 @@ import (
 	"postcert/cmd/postcert/internal/config"
 	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy"
-	"postcert/deploy/generation"
 	"postcert/verify/probe"
 	"postcert/verify/problem"
 )
@@ -27,69 +25,6 @@ func (a *app) statusCommand() *cobra.Command {
 			return a.status(ctx, args, res)
 		}),
 	}
-}
-
-// records are kept beside the generations, under the same names.
-func (a *app) records() status.Store {
-	return status.Store{Path: func(instance, name string) (string, error) {
-		key, err := generation.InstanceKey(instance)
-		if err != nil {
-			return "", err
-		}
-		return filepath.Join(a.conf.StateDir, "status", key, generation.FileName(name)+".json"), generation.ValidName(name)
-	}}
-}
-
-// recordStatus remembers how a change ended, so that status can fail until
-// what is wanted is served. A dry run is nobody's wish.
-func (a *app) recordStatus(s *site, r *deploy.Report, err error) {
-	up, ok := a.statusUpdate(s, r, err)
-	if !ok {
-		return
-	}
-	if werr := a.records().Record(up); werr != nil {
-		a.log.Warn("recording the status", "err", werr)
-	}
-}
-
-// statusUpdate is what there is to remember of a change's end; false if nothing.
-func (a *app) statusUpdate(s *site, r *deploy.Report, err error) (status.Update, bool) {
-	if a.flags.dryRun || r == nil || r.Plan == nil || r.Plan.Name == "" {
-		return status.Update{}, false
-	}
-	st, problems := advise(err)
-	id := ""
-	if e := problems.Errors(); len(e) > 0 {
-		id = e[0].ID
-	}
-	up := status.Update{
-		Instance: s.instance.ConfigDirectory, Name: r.Plan.Name, Time: a.now(), Outcome: string(r.Outcome),
-		Exit: st, ID: id, Generation: r.Generation, Cause: r.Cause, Leaf: r.Leaf,
-	}
-	if !r.Plan.Pair.IsZero() {
-		up.Leaf = r.Plan.Pair.Fingerprint()
-	}
-	if e := problems.Errors(); len(e) > 0 {
-		up.Message = e[0].Message
-	}
-	switch r.Outcome {
-	case deploy.Installed, deploy.NotVerified:
-		up.Released = r.Plan.Change.Release
-		if !r.Recovered { // or nobody knows
-			up.Rehearsed = rehearsedWords(r.Rehearsed)
-		}
-	}
-	return up, true
-}
-
-func rehearsedWords(r deploy.Rehearsed) status.Rehearsed {
-	switch {
-	case r.OK:
-		return "yes"
-	case r.Reason == "":
-		return "no"
-	}
-	return status.Rehearsed(r.Reason)
 }
 
 type servedJSON struct {
@@ -152,7 +87,7 @@ func (a *app) siteStates(ctx context.Context, s *site, name string, res *result)
 	}
 	records, err := a.records().List(s.instance.ConfigDirectory)
 	if err != nil {
-		return nil, err
+		res.problem(problem.Warn("record_unreadable", problem.At{}, "what is remembered of a certificate cannot be read: %v", err))
 	}
 	var out []servedJSON
 	for _, st := range states {
