@@ -97,6 +97,9 @@ func (a *app) deployTo(ctx context.Context, s *site, w wish, pair keypair.Pair, 
 		d.Next = instant(rec.RetryAt(a.now()))
 		return d, nil
 	}
+	if done, err := a.stillServed(ctx, s, rec, pair.Fingerprint(), &d, res); done {
+		return d, err
+	}
 	c, err := a.liveChange(s, w, pair, o)
 	if err == nil {
 		var rep *deploy.Report
@@ -120,6 +123,29 @@ func (a *app) deployTo(ctx context.Context, s *site, w wish, pair keypair.Pair, 
 	a.recordFailed(ctx, s, w, pair, err)
 	d.Next = a.retryOf(s, w)
 	return d, err
+}
+
+// stillServed proves a pair that was deployed before, in place of deploying it: an
+// administrator may have meant what differs now. What was installed and never
+// verified is deployed, unless it is verified now. done is false if it is to be
+// deployed.
+func (a *app) stillServed(ctx context.Context, s *site, rec *status.Record, leaf string, d *deployJSON, res *result) (done bool, _ error) {
+	unverified := rec != nil && rec.LastOutcome == string(deploy.NotVerified) && rec.Installed == leaf && rec.Wanted == leaf
+	if !proven(rec, leaf) || unverified {
+		return false, nil
+	}
+	rep, err := a.prove(ctx, s, rec, true, res)
+	if problem.From(err).Has("generation_unknown") {
+		return false, nil
+	}
+	if rep != nil {
+		d.Transaction = transactionOf(rep)
+		if rep.Outcome == deploy.Unchanged {
+			a.showReport(rep)
+			a.text.printf("  %s\n", headline(rep, err, false))
+		}
+	}
+	return true, err
 }
 
 // liveChange is the change that serves a pair.
@@ -159,7 +185,7 @@ func (a *app) leaveAlone(rec *status.Record, leaf string, turn status.Turn, o pa
 		return ""
 	case rec.Retry == leaf && again.After(now):
 		return fmt.Sprintf("the last deploy failed (%s); the next one is at %s UTC", rec.LastError.Message, again.UTC().Format(time.DateTime))
-	case rec.Retry == "" && dailyAt(turn, now).After(now):
+	case rec.Retry == "" && dailyAt(turn, now).After(now) && a.probeDue(rec, now).After(now):
 		return "it was proven at its last turn"
 	}
 	return ""

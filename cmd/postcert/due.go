@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"postcert/acme"
@@ -28,6 +29,14 @@ func (a *app) due(now time.Time) ([]daemon.Task, error) {
 			t.At, t.Why = floor, t.Why+", again"
 		}
 		out = append(out, t)
+	}
+	for _, rec := range a.lookedAfter(list) {
+		t := daemon.Task{Name: rec.Name, Account: "deploy " + rec.Name, At: a.probeDue(rec, now), Why: "daily proof"}
+		if i := slices.IndexFunc(out, func(other daemon.Task) bool { return other.Name == t.Name }); i < 0 {
+			out = append(out, t)
+		} else if t.At.Before(out[i].At) {
+			out[i] = t // of another instance
+		}
 	}
 	return out, wrong
 }
@@ -65,8 +74,15 @@ func (a *app) dueOf(w wish, turn status.Turn, now time.Time) (time.Time, string)
 		list = a.recordedTargets(w)
 	}
 	for _, t := range list {
-		if rec, err := a.records().Read(t.directory, w.name); err == nil && rec != nil && rec.Retry != "" {
-			sooner(rec.RetryAt(now), "deploy again")
+		rec, err := a.records().Read(t.directory, w.name)
+		if err != nil || rec == nil {
+			continue
+		}
+		if again := rec.RetryAt(now); !again.IsZero() {
+			sooner(again, "deploy again")
+		}
+		if rec.Served != nil && !rec.Served.Agrees && !rec.Released {
+			sooner(a.probeDue(rec, now), "another look at the listeners")
 		}
 	}
 	sooner(dailyAt(turn, now), "daily proof")

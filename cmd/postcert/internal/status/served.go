@@ -75,6 +75,9 @@ func (r *Record) foldServed(u Update) {
 		}
 		r.Drift = &Drift{Since: since, Seen: u.Time.UTC(), Differences: slices.Clone(u.Drift)}
 	}
+	if u.Issued {
+		r.Issued = u.Leaf
+	}
 	// It was installed and could not be verified, and now it was.
 	if r.Served != nil && r.Served.Agrees && u.Leaf == r.Wanted && r.LastError.Exit == exitNotVerified {
 		r.LastError, r.LastSuccess = Failure{}, u.Time.UTC()
