@@ -40,13 +40,16 @@ func (a *app) deployLive(ctx context.Context, w wish, live pairFiles, turn statu
 		}
 		return err
 	}
+	for _, s := range sites {
+		s.inputs = a.inputs(s.instance.ConfigDirectory, live)
+	}
 	// The key passes through this process, which ends soon.
 	pair, warnings, err := keypair.Read(ctx, keypair.Source{Cert: live.cert, Key: live.key, Foreign: !live.ours})
 	for _, p := range warnings {
 		res.problem(p)
 	}
 	if err != nil {
-		return err
+		return a.notRead(ctx, sites, w, o, err, v)
 	}
 	v.Certificate = certificateOf(pair)
 	a.showCertificate(pair)
@@ -57,6 +60,29 @@ func (a *app) deployLive(ctx context.Context, w wish, live pairFiles, turn statu
 		all = append(all, err)
 	}
 	return errors.Join(all...)
+}
+
+// notRead remembers, for each instance, that there is no pair to deploy. To read it
+// again costs nothing, so it is tried again at each pass; the daemon's says it
+// once for the same files.
+func (a *app) notRead(ctx context.Context, sites []*site, w wish, o passOptions, err error, v *passJSON) error {
+	said := true
+	for _, s := range sites {
+		d := deployJSON{Instance: s.instance.ConfigDirectory}
+		rec, _ := a.records().Read(d.Instance, w.name)
+		if o.scheduled && (rec.Waits(s.inputs) || rec.RetryAt(a.now()).After(a.now())) {
+			d.Left = "it was refused before: " + rec.LastError.Message
+		} else {
+			said = false
+			a.recordFailed(ctx, s, w, keypair.Pair{}, err)
+		}
+		d.Next = a.retryOf(s, w)
+		v.Deploys = append(v.Deploys, d)
+	}
+	if said && len(sites) > 0 {
+		return nil
+	}
+	return err
 }
 
 // sitesOf are the instances that are to serve a certificate.
@@ -92,7 +118,7 @@ func (a *app) deployTo(ctx context.Context, s *site, w wish, pair keypair.Pair, 
 	if err != nil {
 		a.log.Warn("reading the status", "err", err)
 	}
-	if d.Left = a.leaveAlone(rec, pair.Fingerprint(), turn, o); d.Left != "" {
+	if d.Left = a.leaveAlone(rec, pair.Fingerprint(), s.inputs, turn, o); d.Left != "" {
 		a.text.printf("  left alone   %s: %s\n", d.Instance, d.Left)
 		d.Next = instant(rec.RetryAt(a.now()))
 		return d, nil
@@ -168,7 +194,7 @@ func (a *app) liveChange(s *site, w wish, pair keypair.Pair, o passOptions) (dep
 }
 
 // leaveAlone says why a pair is not taken to an instance now; "" if it is.
-func (a *app) leaveAlone(rec *status.Record, leaf string, turn status.Turn, o passOptions) string {
+func (a *app) leaveAlone(rec *status.Record, leaf, inputs string, turn status.Turn, o passOptions) string {
 	if rec == nil || o.reason == "obtain" {
 		return ""
 	}
@@ -183,6 +209,8 @@ func (a *app) leaveAlone(rec *status.Record, leaf string, turn status.Turn, o pa
 		return "somebody installed another certificate since; the next renewal is installed again"
 	case !o.scheduled:
 		return ""
+	case rec.Waits(inputs):
+		return "it is refused as long as neither the pair nor the configuration changes: " + rec.Refused.Message
 	case rec.Retry == leaf && again.After(now):
 		return fmt.Sprintf("the last deploy failed (%s); the next one is at %s UTC", rec.LastError.Message, again.UTC().Format(time.DateTime))
 	case rec.Retry == "" && dailyAt(turn, now).After(now) && a.probeDue(rec, now).After(now):
@@ -210,7 +238,11 @@ func (a *app) recordFailed(ctx context.Context, s *site, w wish, pair keypair.Pa
 	}
 	st, problems := advise(err)
 	up := status.Update{
-		Instance: s.instance.ConfigDirectory, Name: w.name, Time: a.now(), Leaf: pair.Fingerprint(), Outcome: string(deploy.Failed), Exit: st, Issued: true,
+		Instance: s.instance.ConfigDirectory, Name: w.name, Time: a.now(), Outcome: string(deploy.Failed), Exit: st, Issued: true,
+		Inputs: s.inputs, Final: anyFinal(problems),
+	}
+	if !pair.IsZero() {
+		up.Leaf = pair.Fingerprint()
 	}
 	if st == statusRefused {
 		up.Outcome = string(deploy.Refused)

@@ -81,6 +81,9 @@ func (a *app) dueOf(w wish, turn status.Turn, now time.Time) (time.Time, string)
 		if again := rec.RetryAt(now); !again.IsZero() {
 			sooner(again, "deploy again")
 		}
+		if rec.Refused != nil && !rec.Waits(a.inputs(t.directory, a.filesOf(w))) {
+			sooner(now, "deploy, because something was changed")
+		}
 		if rec.Served != nil && !rec.Served.Agrees && !rec.Released {
 			sooner(a.probeDue(rec, now), "another look at the listeners")
 		}
@@ -119,6 +122,22 @@ func (a *app) orderDue(w wish, now time.Time) (time.Time, string, string) {
 		words = "a question to the CA"
 	}
 	return d.At, words, leaf
+}
+
+// filesOf are the files of the pair that a wish is about now.
+func (a *app) filesOf(w wish) pairFiles {
+	if w.source != config.SourceACME {
+		return lineageFiles(w.lineage)
+	}
+	m, err := a.manager()
+	if err != nil {
+		return pairFiles{}
+	}
+	st, err := m.StateOf(w.spec)
+	if err != nil || st.Current == nil {
+		return pairFiles{}
+	}
+	return lineageFiles(st.Current.Dir)
 }
 
 // recordedTargets are the instances that have a record of a certificate.

@@ -1,15 +1,20 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy"
 	"postcert/deploy/atomicfile"
 	"postcert/deploy/generation"
 	"postcert/verify/probe"
+	"postcert/verify/problem"
 )
 
 // records are kept beside the generations, under the same names.
@@ -61,6 +66,27 @@ func updateOf(r deploy.Record) status.Update {
 		up.ID = orText(up.ID, "rollback_incomplete")
 	}
 	return up
+}
+
+// anyFinal tells whether one of the problems is certain to be found again.
+func anyFinal(l problem.List) bool {
+	return slices.ContainsFunc(l.Errors(), func(p problem.Problem) bool { return status.Final(p.ID) })
+}
+
+// inputs is a digest of what decides about a refusal: which files the pair, Postfix's
+// configuration, ours and the trust anchors are, and when each was changed, and
+// which program judges. Not of what they hold: one of them is a key.
+func (a *app) inputs(instance string, live pairFiles) string {
+	h := sha256.New()
+	paths := append([]string{live.cert, live.key, filepath.Join(instance, "main.cf"), filepath.Join(instance, "master.cf")}, a.conf.Trust...)
+	for _, path := range append(paths, a.flags.trust...) {
+		var st syscall.Stat_t
+		err := syscall.Stat(path, &st) // of what a symbolic link leads to
+		fmt.Fprintln(h, path, err == nil, st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim, st.Mode, st.Uid)
+	}
+	fmt.Fprintln(h, versionString(), len(a.conf.Raw()))
+	h.Write(a.conf.Raw())
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // bySelf are the reasons of changes that nobody asked for at that moment, so that
@@ -122,7 +148,7 @@ func (a *app) served(obs []deploy.Observation) *status.Served {
 	if len(obs) == 0 {
 		return nil
 	}
-	s := &status.Served{Time: a.now(), Agrees: true}
+	s := &status.Served{Time: a.now(), Agrees: true, Words: "served and proven on " + listenerWords(&deploy.Report{Listeners: obs})}
 	proven := 0
 	for _, o := range obs {
 		x := o.Expectation
@@ -139,7 +165,9 @@ func (a *app) served(obs []deploy.Observation) *status.Served {
 		}
 		s.Listeners = append(s.Listeners, l)
 	}
-	s.Agrees = s.Agrees && proven > 0
+	if s.Agrees = s.Agrees && proven > 0; !s.Agrees {
+		s.Words, s.IDs = firstWords(s), []string{"served_differs"}
+	}
 	return s
 }
 
@@ -168,7 +196,7 @@ func (a *app) statusUpdate(s *site, r *deploy.Report, err error) (status.Update,
 	up := status.Update{
 		Instance: s.instance.ConfigDirectory, Name: r.Plan.Name, Time: a.now(), Outcome: string(r.Outcome),
 		Exit: st, ID: id, Generation: r.Generation, Cause: r.Cause, Leaf: r.Leaf, History: r.ID, Service: r.Plan.Change.Service,
-		Served: a.served(r.Listeners),
+		Served: a.served(r.Listeners), Inputs: s.inputs, Final: anyFinal(problems),
 	}
 	if !r.Plan.Pair.IsZero() {
 		up.Leaf = r.Plan.Pair.Fingerprint()

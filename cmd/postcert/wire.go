@@ -31,6 +31,7 @@ type site struct {
 	instance postfix.Instance
 	settings config.Instance // of the configuration file; zero if it names none
 	engine   *deploy.Engine
+	inputs   string // of a deploy that is tried again by itself: see app.inputs
 }
 
 // instances finds the Postfix instances that a command is about.

@@ -62,7 +62,7 @@ func (r *Record) foldRetry(u Update) {
 		}
 		r.Retry = u.Leaf
 		r.Failures++
-		if u.Exit == exitRefused && Final(u.ID) && u.Inputs != "" {
+		if u.Exit == exitRefused && u.Final && u.Inputs != "" {
 			r.refuse(u)
 			return
 		}

@@ -118,6 +118,7 @@ type Update struct {
 	ID, Message    string  // of the first problem
 	Cause          string  // why it was undone
 	Issued         bool    // Leaf is to be served without anybody's asking, so a failure is tried again: we obtained it, or a lineage holds it
+	Final          bool    // one of the problems is Final
 	Inputs         string  // what a refusal was about, see Refused; "" if not known
 	Service        string  // the service entry that alone reads it
 	History        string  // id of the history's record of this; "" if there is none
