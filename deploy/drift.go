@@ -86,6 +86,21 @@ func (e *Engine) compare(ctx context.Context, rec *recorder, p *Plan, planErr er
 	return r.report, nil
 }
 
+// Differs says how what is there differs from what c installs, as a Change.Prove
+// does, without the lock and with one look at each listener.
+func (e *Engine) Differs(ctx context.Context, c Change) (problem.List, error) {
+	c.Prove = true
+	p, err := e.Plan(ctx, c)
+	if p == nil || err != nil && len(p.Scheme.Problems.Errors()) == 0 {
+		return nil, err
+	}
+	var obs []Observation
+	if p.Running.Running && err == nil {
+		obs = p.baselineObservations()
+	}
+	return e.differences(p, obs), nil
+}
+
 // askAgain are the answers that the plan has, and of those listeners that did not
 // prove it, what they answer within a few seconds.
 func (e *Engine) askAgain(ctx context.Context, p *Plan) []Observation {

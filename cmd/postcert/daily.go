@@ -55,6 +55,7 @@ func (a *app) prove(ctx context.Context, s *site, rec *status.Record, issued boo
 	case drift != nil && s.settings.Drift == config.DriftRepair:
 		return a.repair(ctx, s, a.change(s, c), drift, res)
 	case drift != nil:
+		driftRemedies(drift.Differences, rec)
 		a.tellDrift(drift.Differences, problem.Error, res)
 		return rep, errNo
 	case rep.Outcome == deploy.NotVerified:
@@ -81,6 +82,16 @@ func (a *app) repair(ctx context.Context, s *site, c deploy.Change, drift *deplo
 		err = errNotVerified
 	}
 	return rep, err
+}
+
+// driftRemedies are what to do about what differs, with the names in it.
+func driftRemedies(list problem.List, rec *status.Record) {
+	for i, p := range list {
+		switch p.ID {
+		case "drift_file", "drift_parameter":
+			list[i].Remedy = fmt.Sprintf("put back what was proven: postcert rollback %s --to %d; if it was meant: postcert install-cert, or postcert release %[1]s", rec.Name, rec.Generation)
+		}
+	}
 }
 
 // tellDrift says what differs: as an error, or, if it is repaired, as a warning.
