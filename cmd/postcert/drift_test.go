@@ -201,3 +201,32 @@ func TestS45StaleTable(t *testing.T) {
 		later = later.Add(time.Minute)
 	}
 }
+
+// S45 for a certificate that another client renews: a pass at which the lineage has
+// not changed does not deploy over what somebody put there; the next renewal does.
+func TestS45OfALineage(t *testing.T) {
+	h := newHost(t, postfixtest.Options{Only25: true, Main: []string{"inet_protocols = ipv4"}})
+	lineage := h.lineage(certtest.Leaf{})
+	conf := h.watching(lineage)
+	renew := func(want int) answer {
+		return h.with(testDeadline+"=1s").postcert("renew", "--config", conf, "--json").want(want)
+	}
+	renew(0)
+	old, leaf := h.read(h.installed()), h.leafOf(lineage)
+	h.ca.Leaf(t, certtest.Leaf{Names: []string{hostName}}).WriteFiles(t, lineage)
+	h.postcert("renew", "--config", conf).want(0)
+	h.write(h.installed(), old)
+	h.pf.Reload()
+	before := h.pf.Files()
+	if a := renew(8); !a.has("drift_file") {
+		t.Errorf("%v", a.ids())
+	}
+	for _, x := range postfixtest.Compare(before, h.pf.Files()) {
+		t.Errorf("it was to be left alone, and changed: %s", x)
+	}
+	h.only25(leaf)
+	h.ca.Leaf(t, certtest.Leaf{Names: []string{hostName}}).WriteFiles(t, lineage)
+	h.postcert("renew", "--config", conf).want(0)
+	h.only25(h.leafOf(lineage))
+	renew(0)
+}

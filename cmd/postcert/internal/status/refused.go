@@ -1,6 +1,10 @@
 package status
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"time"
+)
 
 // Refused is a deploy that was refused for good: the same pair, under the same
 // configuration, can only be refused again. It is tried again when Inputs is
@@ -26,6 +30,9 @@ const exitRefused = 3
 //     that is full, anchors of the system's trust store;
 //   - what nobody has thought about: an id that is not listed here.
 func Final(id string) bool { return final[id] }
+
+// FinalIDs are the ids of such refusals, sorted.
+func FinalIDs() []string { return slices.Sorted(maps.Keys(final)) }
 
 var final = set(
 	// what the files hold
