@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"postcert/cmd/postcert/internal/config"
+	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy"
 	"postcert/deploy/atomicfile"
 	"postcert/verify/problem"
@@ -32,6 +33,7 @@ type app struct {
 	text  *text
 	log   *slog.Logger
 
+	past    []status.Update                // the whole history, nil if it is read each time: see readPast
 	keyless bool                           // this process must not read a private key: the daemon
 	hangup  *atomic.Pointer[chan struct{}] // see hangups; nil: never
 }

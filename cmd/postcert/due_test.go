@@ -73,6 +73,7 @@ func TestDueRefused(t *testing.T) {
 	lineage, etc := t.TempDir(), t.TempDir()
 	a.conf.Certificates = []config.Certificate{{Name: "mail", Source: config.SourceWatch, Lineage: lineage}}
 	a.conf.Instances = []config.Instance{{ConfigDirectory: etc, Certificate: "mail"}}
+	(&host{t: t}).write(lineage+"/privkey.pem", []byte("one"))
 	turn := status.Turn{Version: status.Version, Name: "mail", Began: now, Ended: now}
 	u := status.Update{Instance: etc, Name: "mail", Time: now, Outcome: "refused", Exit: 3, ID: "key_mismatch", Final: true, Issued: true,
 		Inputs: a.inputs(etc, lineageFiles(lineage))}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"postcert/verify/problem"
 )
@@ -32,6 +33,9 @@ func guideline(t *testing.T, out string) plugin {
 	t.Helper()
 	if !strings.HasSuffix(out, "\n") || strings.Count(out, "\n") != 1 || len(out) > 4096 {
 		t.Fatalf("not one line of up to 4 KB: %d bytes, %q", len(out), out)
+	}
+	if i := strings.IndexFunc(strings.TrimSuffix(out, "\n"), unicode.IsControl); i >= 0 {
+		t.Errorf("a control character at %d: %q", i, out[max(0, i-20):i+1])
 	}
 	text, perf, has := strings.Cut(strings.TrimSuffix(out, "\n"), "|")
 	m := regexp.MustCompile(`^([A-Z]+) (OK|WARNING|CRITICAL|UNKNOWN) - (\S.*?) ?$`).FindStringSubmatch(text)
@@ -111,7 +115,7 @@ func resultOf(views []*certView) (*result, error) {
 // ranges raise the same alarm as the word says.
 func TestNagios(t *testing.T) {
 	want := map[string]level{"good": levelOK, "twelve": levelCritical, "stopped": levelCritical, "failed": levelCritical,
-		"expired": levelCritical, "differs": levelCritical, "never": levelCritical}
+		"expired": levelCritical, "mixed": levelCritical, "differs": levelCritical, "never": levelCritical}
 	for name, views := range scenes() {
 		res, err := resultOf(views)
 		line, got := nagiosLine(res, err, viewNow)

@@ -32,6 +32,32 @@ func (a *app) records() status.Store {
 // record does not know because the run was killed before it wrote it, or because
 // the record was lost.
 func (a *app) missed(instance, after string) ([]status.Update, bool) {
+	if a.past != nil {
+		return missedOf(a.past, instance, after)
+	}
+	return a.readMissed(instance, after)
+}
+
+// readPast reads the history once, for a command that asks often and writes nothing.
+func (a *app) readPast() {
+	a.past, _ = a.readMissed("", "")
+	if a.past == nil {
+		a.past = []status.Update{}
+	}
+}
+
+// missedOf is what follows a record in a history that was read, of one instance.
+func missedOf(past []status.Update, instance, after string) (out []status.Update, found bool) {
+	i := slices.IndexFunc(past, func(u status.Update) bool { return after != "" && u.History == after })
+	for _, u := range past[i+1:] {
+		if u.Instance == instance {
+			out = append(out, u)
+		}
+	}
+	return out, i >= 0
+}
+
+func (a *app) readMissed(instance, after string) ([]status.Update, bool) {
 	e := &deploy.Engine{FS: atomicfile.OS, Instance: instance, StateDir: a.conf.StateDir, Log: a.log, Now: a.now}
 	list, found, err := e.HistoryAfter(after)
 	if err != nil {

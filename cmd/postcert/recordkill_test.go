@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"postcert/cmd/postcert/internal/status"
@@ -83,6 +84,16 @@ func TestKillBeforeRecordOfUndo(t *testing.T) {
 	fail := h.with(failAt + "=Reload 1")
 	tr := fail.tracedTo(4, "install-cert", bad)
 	closed, from := 0, tr.at["reprove end"]
+	// Between the record in the history and the end of the transaction: what is told
+	// of a change that is not settled is not told as if it were.
+	op := fail.removal(from, bad)
+	h.postcert("install-cert", good).want(0)
+	fail.dies("op "+strconv.Itoa(op), "install-cert", bad)
+	a := h.postcert("status", "--json").want(8)
+	if r := a.certificate(0)["record"].(map[string]any); !a.has("transaction_open") || r["last_outcome"] == "rolled_back" {
+		t.Errorf("%v, %v", a.ids(), r["last_outcome"])
+	}
+	h.postcert("recover").want(0)
 	for _, n := range sample(tr.changes-from, 2) {
 		op := tr.changes + 1 - n // the last one first
 		h.postcert("install-cert", good).want(0)
@@ -107,6 +118,26 @@ func TestKillBeforeRecordOfUndo(t *testing.T) {
 	}
 }
 
+// removal is the first operation after another one that removes a file, in a run that
+// is undone: of the open journal, once the history has its record.
+func (h *host) removal(from int, lineage string) int {
+	h.t.Helper()
+	file := filepath.Join(h.dir, "operations")
+	h.with(recordTo+"="+file).postcert("install-cert", lineage).want(4)
+	for line := range strings.Lines(string(h.read(file))) {
+		at := strings.Index(line, "op ")
+		if at < 0 {
+			continue
+		}
+		f := strings.Fields(line[at:])
+		if n, err := strconv.Atoi(f[1]); err == nil && n > from && strings.HasPrefix(f[2], "remove") {
+			return n
+		}
+	}
+	h.t.Fatal("no file is removed after the proof of the undo")
+	return 0
+}
+
 // An unreadable record, one of another version and one that is gone are made again
 // from the history.
 func TestRecordIsReplaced(t *testing.T) {
@@ -114,7 +145,8 @@ func TestRecordIsReplaced(t *testing.T) {
 	l := h.lineage(certtest.Leaf{})
 	h.postcert("install-cert", l).want(0)
 	file := h.recordFiles()[0]
-	for _, content := range []string{"", "{", "[]", `{"version":0,"wanted":"x"}`, `{"version":99,"wanted":"x"}`, "null"} {
+	later := strings.NewReplacer(`"version": 1`, `"version": 99`, h.leafOf(l), "another").Replace(string(h.read(file)))
+	for _, content := range []string{later, "", "{", "[]", `{"version":0,"wanted":"x"}`, `{"version":99,"wanted":"x"}`, "null"} {
 		h.write(file, []byte(content))
 		if r := h.said(0); r["wanted"] != h.leafOf(l) || r["version"] != float64(status.Version) {
 			t.Errorf("%q: %v", content, r)

@@ -65,6 +65,7 @@ func (a *app) status(ctx context.Context, args []string, res *result) error {
 	if err != nil {
 		return err
 	}
+	a.readPast()
 	orders, late := a.orderStates(first(args), res)
 	var all []certStatus
 	for _, s := range sites {

@@ -69,6 +69,9 @@ func scenes() map[string][]*certView {
 			v.listeners[5] = listenerView{service: "submissions/inet", address: "[2001:db8::1]:465", verdict: "not known", level: levelCritical}
 			v.problems = append(v.problems, problem.New("served_differs", problem.At{}, "submissions/inet on [2001:db8::1]:465: connection refused"))
 		})},
+		"mixed": {viewOf("good.example.com", 1, 10*aDay), with(viewOf("bad.example.com", 1, 80*aDay), func(v *certView) {
+			v.problems = problem.List{problem.New("transaction_open", problem.At{}, "a change was interrupted and is not settled")}
+		})},
 		"never": {{name: "mail.example.com", instance: "/etc/postfix", last: eventView{viewNow, "rolled back"}, next: eventView{words: "nothing by itself"},
 			problems: problem.List{problem.New("wanted_not_installed", problem.At{}, "the certificate mail.example.com, wanted since 2026-11-21 02:10:00, is not installed")}}},
 	}
