@@ -267,20 +267,6 @@ func TestHookBackOff(t *testing.T) {
 	h.serves(h.leafOf(live))
 }
 
-// record is the host's only record.
-func (h *host) record() *status.Record {
-	h.t.Helper()
-	files, err := filepath.Glob(filepath.Join(h.state, "status", "*", hostName+".json"))
-	if err != nil || len(files) != 1 {
-		h.t.Fatalf("%q, %v", files, err)
-	}
-	rec, err := status.Store{Path: func(_, _ string) (string, error) { return files[0], nil }}.Read("", "")
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	return rec
-}
-
 // Under -v the hook says what it does; the words for another's lineage are for
 // those who look for them.
 func TestHookVerbose(t *testing.T) {

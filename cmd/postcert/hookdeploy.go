@@ -23,6 +23,9 @@ const hookWait = 3 * time.Minute
 // hookDeploy takes the pair of a lineage to where it is ours.
 func (a *app) hookDeploy(ctx context.Context, targets []hookTarget, l found, v *lineageJSON, res *result) error {
 	src := l.Complete()
+	for _, t := range targets {
+		t.site.inputs = a.inputs(t.site.instance.ConfigDirectory, pairFiles{cert: src.Cert, key: src.Key})
+	}
 	read, warnings, err := called(ctx, src, hookSettle)
 	for _, p := range warnings {
 		res.problem(p)
@@ -195,6 +198,8 @@ func (a *app) recordHook(ctx context.Context, t hookTarget, l found, src keypair
 	up, ok := a.statusUpdate(t.site, rep, withCause(ctx, err))
 	if !ok {
 		up = a.failedUpdate(t, l, withCause(ctx, err))
+		_, problems := advise(withCause(ctx, err))
+		up.Inputs, up.Final = t.site.inputs, anyFinal(problems)
 		if !pair.IsZero() {
 			up.Leaf = pair.Fingerprint()
 		}

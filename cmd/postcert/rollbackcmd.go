@@ -158,7 +158,7 @@ func (a *app) recover(ctx context.Context, res *result) error {
 	case deploy.Installed:
 		res.headline = fmt.Sprintf("recovered: %s was proven before the interruption; the journal is closed.", rep.Plan.Name)
 	case deploy.RolledBack:
-		res.headline = fmt.Sprintf("recovered: the interrupted change of %s is undone%s.", rep.Plan.Name, proven(rep))
+		res.headline = fmt.Sprintf("recovered: the interrupted change of %s is undone%s.", rep.Plan.Name, provenWords(rep))
 	default:
 		res.headline = headline(rep, err, false)
 	}

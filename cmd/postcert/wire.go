@@ -31,7 +31,8 @@ type site struct {
 	instance postfix.Instance
 	settings config.Instance // of the configuration file; zero if it names none
 	engine   *deploy.Engine
-	unfit    error // why the configuration allows no change here
+	unfit    error  // why the configuration allows no change here
+	inputs   string // of a deploy that is tried again by itself: see app.inputs
 }
 
 // instances finds the Postfix instances that a command is about.
