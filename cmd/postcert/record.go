@@ -204,6 +204,7 @@ func (a *app) recordStatus(s *site, r *deploy.Report, err error) {
 	if !ok {
 		return
 	}
+	a.touch(up.Instance, up.Name)
 	if werr := a.records().Record(up); werr != nil {
 		a.log.Warn("recording the status", "err", werr)
 	}

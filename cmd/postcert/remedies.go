@@ -10,6 +10,9 @@ import (
 // {service}, {endpoint} and {sni} stand for the place. A test makes sure that
 // every id which the program can report is here.
 var remedies = map[string]string{
+	// telling people
+	"notify_failed": "see the reason; what was not told is told by a later pass, and is in the mail log. Who is told: notify: in the configuration",
+
 	// reading the inputs
 	"input_missing":        "check the path; certbot keeps lineages in /etc/letsencrypt/live/NAME",
 	"input_unreadable":     "run it as root, and check the file system",

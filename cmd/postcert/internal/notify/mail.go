@@ -19,7 +19,7 @@ import (
 // sender is empty, as that of a bounce, so that nothing comes back and nothing
 // answers; RFC 3834 asks for it.
 type Mail struct {
-	Postfix Postfix
+	Postfix func() Postfix
 	To      string // an address, or a local name such as postmaster
 	On      func(what string) bool
 }
@@ -30,15 +30,16 @@ func (m Mail) Wants(what string) bool { return m.On == nil || m.On(what) }
 
 // Send hands the mail to the queue.
 func (m Mail) Send(ctx context.Context, n Notice) error {
-	path := m.Postfix.SendmailPath
+	p := m.Postfix()
+	path := p.SendmailPath
 	if path == "" {
 		path = "/usr/sbin/sendmail"
 	}
 	// The recipient is an argument behind "--", not a header that is read (-t):
 	// nothing in the text can add another.
 	args := []string{"-i", "-f", "", "--", m.To}
-	if m.Postfix.ConfigDirectory != "" {
-		args = append([]string{"-C", m.Postfix.ConfigDirectory}, args...)
+	if p.ConfigDirectory != "" {
+		args = append([]string{"-C", p.ConfigDirectory}, args...)
 	}
 	_, err := program.Run(ctx, program.Command{Path: path, Args: args, Stdin: bytes.NewReader(m.message(n)), Timeout: sendLimit})
 	if err != nil {

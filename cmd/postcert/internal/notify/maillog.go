@@ -28,8 +28,8 @@ type Postfix struct {
 // (maillog_file): then its postlog(1) writes there. If one cannot be reached the
 // other one is tried, because a line in the wrong log is better than none.
 type MailLog struct {
-	Postfix Postfix
-	Socket  string // "" is /dev/log
+	Postfix func() Postfix // asked when there is something to say
+	Socket  string         // "" is /dev/log
 }
 
 func (MailLog) ID() string        { return "maillog" }
@@ -39,7 +39,7 @@ func (MailLog) unlimited()        {}
 // Send writes a line for each item.
 func (m MailLog) Send(ctx context.Context, n Notice) error {
 	ways := []func(context.Context, Item) error{m.syslog, m.postlog}
-	if m.Postfix.MaillogFile != "" {
+	if m.Postfix().MaillogFile != "" {
 		ways = []func(context.Context, Item) error{m.postlog, m.syslog}
 	}
 	var all []error
@@ -88,7 +88,8 @@ func (m MailLog) syslog(ctx context.Context, i Item) error {
 // postlog(1) takes the words on its standard input: a command line can be seen by
 // others, and a text that begins with "-" would be an option.
 func (m MailLog) postlog(ctx context.Context, i Item) error {
-	dir := m.Postfix.CommandDirectory
+	p := m.Postfix()
+	dir := p.CommandDirectory
 	if dir == "" {
 		dir = "/usr/sbin"
 	}
@@ -97,8 +98,8 @@ func (m MailLog) postlog(ctx context.Context, i Item) error {
 		priority = "info"
 	}
 	args := []string{"-p", priority, "-t", tag}
-	if m.Postfix.ConfigDirectory != "" {
-		args = append([]string{"-c", m.Postfix.ConfigDirectory}, args...)
+	if p.ConfigDirectory != "" {
+		args = append([]string{"-c", p.ConfigDirectory}, args...)
 	}
 	_, err := program.Run(ctx, program.Command{
 		Path: filepath.Join(dir, "postlog"), Args: args, Stdin: strings.NewReader(i.Line() + "\n"), Timeout: 5 * time.Second,
