@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -53,6 +54,17 @@ func (s Store) read(instance, name string) (Memory, error) {
 	}
 	on.Instance, on.Name = instance, name
 	return on, nil
+}
+
+// keep is write, unless that changes nothing: a thousand passes over the same
+// failure write once a day.
+func (s Store) keep(was, next Memory) error {
+	a, err1 := json.Marshal(was)
+	b, err2 := json.Marshal(next)
+	if err1 == nil && err2 == nil && bytes.Equal(a, b) {
+		return nil
+	}
+	return s.write(next)
 }
 
 // write keeps a memory, or removes one in which nothing is left.

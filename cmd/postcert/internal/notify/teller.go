@@ -181,7 +181,7 @@ func (t Teller) consider(n int, s Subject, messages []message, ledger sent, now 
 		next.Told[id] = c
 		parts[i] = part{subject: n, items: items, claimed: c, after: after}
 	}
-	if err := t.Store.write(next); err != nil {
+	if err := t.Store.keep(m, next); err != nil {
 		return err // what cannot be claimed is not said: it would be said again and again
 	}
 	for i, p := range parts {
