@@ -16,6 +16,7 @@ import (
 
 	"postcert/cmd/postcert/internal/config"
 	"postcert/cmd/postcert/internal/daemon"
+	"postcert/cmd/postcert/internal/metrics"
 	"postcert/deploy"
 	"postcert/deploy/atomicfile"
 	"postcert/deploy/program"
@@ -49,6 +50,8 @@ type keeper struct {
 	exe string
 	log *slog.Logger
 
+	metrics listener
+
 	mu   sync.Mutex
 	app  *app   // with the configuration in force
 	conf string // the copy of that configuration that the processes read
@@ -79,6 +82,7 @@ func (a *app) daemon(ctx context.Context, res *result) error {
 	(&daemon.Loop{
 		Tasks: s.due, Run: s.run, Reload: s.reload, Hangup: hangup, Tell: manager, Now: a.now, Log: s.log, Watchdog: manager.Watchdog(),
 	}).Live(ctx)
+	s.metrics.close()
 	s.log.Info("ended", "why", context.Cause(ctx))
 	res.headline = "ended: nothing is left running. What is due is on disk, and is done at the next start."
 	return nil // asked for, and clean
@@ -114,7 +118,14 @@ func (s *keeper) adopt(c config.Config) error {
 	next := *s.app
 	next.conf = c
 	s.app, s.conf = &next, path
+	s.metrics.follow(c.Metrics.Listen, s.snapshot, s.log)
 	return nil
+}
+
+// snapshot is for a scrape.
+func (s *keeper) snapshot() metrics.Snapshot {
+	a, _ := s.inForce()
+	return a.snapshot()
 }
 
 // inForce are the configuration and its copy.

@@ -20,8 +20,9 @@ type deployed struct{ instance, name string }
 
 // passed is the end of a pass over a certificate.
 type passed struct {
-	wish wish
-	err  error
+	wish    wish
+	ordered bool // a certificate was obtained or renewed
+	err     error
 }
 
 // touch remembers that a record was written: at its end the command looks there for
@@ -52,7 +53,7 @@ func (a *app) tell(ctx context.Context, args []string, res *result, err error) {
 	}
 	status, problems := advise(withCause(ctx, err))
 	status = worse(res.status, status)
-	a.measure(args, res, problems)
+	a.measure(res, problems)
 	if a.conf.Notify.None {
 		return
 	}

@@ -71,9 +71,9 @@ func (n Notice) Text() string {
 		}
 		where := ""
 		if i.Instance != "" {
-			where = " (" + i.Instance + ")"
+			where = " (" + plain(i.Instance) + ")"
 		}
-		fmt.Fprintf(&b, "%s%s: %s\n", plain(i.Name), plain(where), plain(i.headline()))
+		fmt.Fprintf(&b, "%s%s: %s\n", plain(i.Name), where, plain(i.headline()))
 		paragraph(&b, "What happened", i.What)
 		paragraph(&b, "What is served now", i.State)
 		paragraph(&b, "What to do next", i.Do)
