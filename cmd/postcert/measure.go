@@ -76,7 +76,7 @@ func (a *app) deployedState(dir, name string) (metrics.Deployed, bool) {
 	in := a.inUse(rec)
 	d := metrics.Deployed{
 		Postfix: dir, Name: name, NotBefore: in.notBefore, NotAfter: in.notAfter, Installed: rec.Wanted == rec.Installed && rec.Retry == "",
-		Drifted: rec.Drift != nil, LastDeploy: rec.LastTime, LastDuration: a.lastTook(dir, name, rec.LastTime), LastExit: rec.LastError.Exit,
+		Drifted: rec.Drift != nil, LastDeploy: rec.LastTime, LastDuration: a.lastTook(dir, name), LastExit: rec.LastError.Exit,
 		LastSuccess: rec.LastSuccess, Attempt: rec.RetryAt(a.now()), Probed: rec.ProbedAt(a.now()),
 	}
 	if rec.Served == nil {
@@ -95,7 +95,7 @@ func (a *app) deployedState(dir, name string) (metrics.Deployed, bool) {
 
 // lastTook is how long the last deploy took, by the history; negative if it does
 // not know.
-func (a *app) lastTook(dir, name string, at time.Time) time.Duration {
+func (a *app) lastTook(dir, name string) time.Duration {
 	e := &deploy.Engine{FS: atomicfile.OS, Instance: dir, StateDir: a.conf.StateDir, Log: a.log, Now: a.now}
 	list, err := e.History()
 	if err != nil {

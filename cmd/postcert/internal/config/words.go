@@ -94,7 +94,7 @@ func checkLoopback(s string) string {
 	if addr, err := netip.ParseAddrPort(s); err == nil && addr.Port() > 0 && addr.Addr().IsLoopback() {
 		return ""
 	}
-	return fmt.Sprintf("%q is not a loopback address with a port, such as 127.0.0.1:9115 or [::1]:9115", brief(s))
+	return fmt.Sprintf("%q is not a loopback address with a port, such as 127.0.0.1:9939 or [::1]:9939", brief(s))
 }
 
 // isRecipient tells whether s can stand for a recipient: an address of plain words,

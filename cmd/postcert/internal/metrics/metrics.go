@@ -17,6 +17,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -124,17 +126,29 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		g.time(nextOrder, x.NextOrder, x.Name)
 	}
 	for name, n := range s.Counters.Renewals {
-		out <- prometheus.MustNewConstMetric(renewals, prometheus.CounterValue, float64(n), name)
+		g.metric(renewals, prometheus.CounterValue, float64(n), name)
 	}
 	for id, n := range s.Counters.Failures {
-		out <- prometheus.MustNewConstMetric(failures, prometheus.CounterValue, float64(n), id)
+		g.metric(failures, prometheus.CounterValue, float64(n), id)
 	}
 }
 
 type gauges struct{ out chan<- prometheus.Metric }
 
+// metric sends one sample. A path may be any bytes; a label value may not.
+func (g gauges) metric(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
+	for i, l := range labels {
+		labels[i] = strings.ToValidUTF8(l, "?")
+	}
+	m, err := prometheus.NewConstMetric(d, kind, v, labels...)
+	if err != nil {
+		m = prometheus.NewInvalidMetric(d, err)
+	}
+	g.out <- m
+}
+
 func (g gauges) value(d *prometheus.Desc, v float64, labels ...string) {
-	g.out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	g.metric(d, prometheus.GaugeValue, v, slices.Clone(labels)...)
 }
 
 func (g gauges) time(d *prometheus.Desc, t time.Time, labels ...string) {
@@ -170,7 +184,7 @@ func (g gauges) deployed(d Deployed) {
 	}
 	seen := map[Listener]bool{}
 	for _, l := range d.Listeners {
-		key := Listener{Service: l.Service, Address: l.Address, SNI: l.SNI, KeyType: l.KeyType}
+		key := Listener{Service: l.Service, Address: strings.ToValidUTF8(l.Address, "?"), SNI: l.SNI, KeyType: l.KeyType}
 		if seen[key] { // a series that is there twice makes the whole scrape fail
 			continue
 		}
