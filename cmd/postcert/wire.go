@@ -144,7 +144,7 @@ func (m mta) LogSince(ctx context.Context, t time.Time) ([]string, error) {
 	lines, err := m.Instance.LogSince(ctx, t)
 	var out []string
 	for _, l := range lines {
-		if explains(l.Text) && !slices.Contains(out, l.String()) {
+		if explains(l.Text) && l.Tag != "postcert" && !slices.Contains(out, l.String()) {
 			out = append(out, l.String())
 		}
 	}
