@@ -341,14 +341,14 @@ func TestMemory(t *testing.T) {
 // A target that hangs costs no more than its time, and the others nothing.
 func TestHangs(t *testing.T) {
 	t.Parallel()
-	good, bad := &fake{name: "good"}, &fake{name: "bad", delay: time.Hour}
-	d := newDesk(t, good, bad)
+	good, bad, worse := &fake{name: "good"}, &fake{name: "bad", delay: time.Hour}, &fake{name: "worse", delay: time.Hour}
+	d := newDesk(t, bad, worse, good)
 	start := time.Now()
 	errs := d.pass(0, Failure)
 	if took := time.Since(start); took > Limit {
 		t.Errorf("took %v", took)
 	}
-	if len(errs) != 1 || !strings.Contains(errs[0].Error(), "bad") || good.words() != "begins failure" {
+	if len(errs) != 2 || !strings.Contains(errs[0].Error(), "bad") || good.words() != "begins failure" {
 		t.Errorf("errors %v, the other one heard %q", errs, good.words())
 	}
 }
