@@ -19,10 +19,13 @@ import (
 
 // measure counts how a command ended, and writes the file for Prometheus, if the
 // configuration asks for it. What cannot be written is a warning.
-func (a *app) measure(res *result, problems problem.List) {
+func (a *app) measure(res *result, st int, problems problem.List) {
 	m := a.conf.Metrics
 	if m.Textfile == "" && m.Listen == "" {
 		return
+	}
+	if st == statusOK && len(a.touched)+len(a.passed) == 0 && res.command != "renew" {
+		return // such as a hook that is called for another lineage
 	}
 	var renewed, failed []string
 	for _, p := range a.passed {

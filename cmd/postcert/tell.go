@@ -53,7 +53,7 @@ func (a *app) tell(ctx context.Context, args []string, res *result, err error) {
 	}
 	status, problems := advise(withCause(ctx, err))
 	status = worse(res.status, status)
-	a.measure(res, problems)
+	a.measure(res, status, problems)
 	if a.conf.Notify.None {
 		return
 	}

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"postcert/deploy/postfix/postfixtest"
 	"postcert/verify/certtest"
 )
 
@@ -217,6 +218,31 @@ func TestToldRollbackAndIncomplete(t *testing.T) {
 	if m := h.mails(3)[2]; !strings.Contains(m.subject(), "over: ") {
 		t.Errorf("the subject is %q", m.subject())
 	}
+}
+
+// What a person has seen on a terminal is in the mail log, and no mail: it is told
+// the next day, if it lasts.
+func TestToldAtTerminal(t *testing.T) {
+	postfixtest.Need(t, "script")
+	h := newTold(t, "")
+	h.renew().want(0)
+	h.fails()
+	cmd := h.command("renew", "--config", h.conf)
+	var words []string
+	for _, a := range cmd.Args {
+		words = append(words, "'"+a+"'")
+	}
+	tty := exec.Command("script", "-qec", strings.Join(words, " "), "/dev/null")
+	tty.Env = append(cmd.Env, "SHELL=/bin/sh")
+	h.finish(tty).want(3).says("names_shrunk")
+	if l := h.lines(); len(l) != 1 {
+		t.Errorf("the mail log: %q", l)
+	}
+	h.renew().want(3)
+	h.mails(0)
+	h.at(25 * time.Hour)
+	h.renew().want(3)
+	h.mails(1)
 }
 
 // with is a host whose program also gets these variables.

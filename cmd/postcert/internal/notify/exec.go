@@ -3,6 +3,8 @@ package notify
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -19,7 +21,11 @@ type Exec struct {
 	On   func(what string) bool
 }
 
-func (e Exec) ID() string { return "exec:" + strings.Join(e.Argv, " ") }
+// ID tells apart one program with several arguments, and does not name those.
+func (e Exec) ID() string {
+	sum := sha256.Sum256([]byte(strings.Join(e.Argv[1:], "\x00")))
+	return "exec:" + e.Argv[0] + "#" + hex.EncodeToString(sum[:4])
+}
 
 func (e Exec) Wants(what string) bool { return e.On == nil || e.On(what) }
 
