@@ -277,6 +277,9 @@ func TestUnknownAndGrace(t *testing.T) {
 	d.pass(0, Drift)
 	d.clock = d.clock.Add(time.Hour)
 	d.Tell(t.Context(), []Subject{{Instance: "/etc/postfix", Name: "a", Unknown: []Event{Drift}}})
+	if f.words() != "begins drift" {
+		t.Errorf("heard %q", f.words())
+	}
 	d.pass(time.Hour)
 	if f.words() != "begins drift, ends drift" {
 		t.Errorf("heard %q", f.words())
