@@ -55,6 +55,9 @@ func (l Ledger) Count(ctx context.Context, renewals, failures []string) error {
 	if len(renewals)+len(failures) == 0 {
 		return nil
 	}
+	if err := atomicfile.Private(l.Dir); err != nil {
+		return err
+	}
 	if err := atomicfile.MkdirAll(atomicfile.OS, l.Dir); err != nil {
 		return err
 	}

@@ -335,11 +335,32 @@ func TestMemory(t *testing.T) {
 		t.Errorf("it is still there: %v", err)
 	}
 	d.Store.Path = func(_, name string) (string, error) { return "/proc/nowhere/" + name, nil }
+	log := &fakeLog{fake{name: "log"}}
+	d.Targets = append(d.Targets, log)
 	before := len(f.heard)
 	if errs := d.pass(time.Hour, Failure); len(errs) == 0 || len(f.heard) != before {
 		t.Errorf("told %d, errors %v", len(f.heard)-before, errs)
 	}
+	if log.words() != "begins failure" {
+		t.Errorf("the log heard %q", log.words())
+	}
+	// Nor is anything written where others can write.
+	if err := os.Chmod(d.Store.Dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	d.Store.Path = func(_, name string) (string, error) { return filepath.Join(d.Store.Dir, "y", name), nil }
+	if errs := d.pass(time.Hour, Failure); len(errs) == 0 || len(f.heard) != before {
+		t.Errorf("told %d, errors %v", len(f.heard)-before, errs)
+	}
+	if _, err := os.Stat(filepath.Join(d.Store.Dir, "y")); !os.IsNotExist(err) {
+		t.Errorf("written to: %v", err)
+	}
 }
+
+// fakeLog takes any number of messages.
+type fakeLog struct{ fake }
+
+func (*fakeLog) unlimited() {}
 
 // A target that hangs costs no more than its time, and the others nothing.
 func TestHangs(t *testing.T) {

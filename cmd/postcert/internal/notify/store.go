@@ -33,6 +33,10 @@ type Store struct {
 }
 
 func (s Store) lock(ctx context.Context) (*lock.Lock, error) {
+	// Who can write there would decide what is told, and what we write.
+	if err := atomicfile.Private(s.Dir); err != nil {
+		return nil, err
+	}
 	if err := atomicfile.MkdirAll(atomicfile.OS, s.Dir); err != nil {
 		return nil, err
 	}

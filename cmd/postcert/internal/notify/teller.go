@@ -60,9 +60,13 @@ func (t Teller) Tell(ctx context.Context, subjects []Subject) []error {
 	defer cancel()
 	now := t.Now()
 	messages, err := t.claim(ctx, subjects, now)
-	if err != nil || len(messages) == 0 {
+	if len(messages) == 0 && err != nil {
+		err = errors.Join(err, t.unclaimed(ctx, subjects, now))
+	}
+	if len(messages) == 0 {
 		return wrapped(err)
 	}
+	wrong := wrapped(err)
 	if t.Describe != nil {
 		t.Host = t.Describe(ctx)
 	}
@@ -75,14 +79,35 @@ func (t Teller) Tell(ctx context.Context, subjects []Subject) []error {
 	wg.Wait()
 	// What was told is told, also if the time is over.
 	err = t.settle(context.WithoutCancel(ctx), subjects, messages, errs, now)
-	return slices.DeleteFunc(append(errs, wrapped(err)...), func(err error) bool { return err == nil })
+	return slices.DeleteFunc(append(append(errs, wrong...), wrapped(err)...), func(err error) bool { return err == nil })
 }
 
 func wrapped(err error) []error {
 	if err == nil {
 		return nil
 	}
-	return []error{fmt.Errorf("nobody was told: %w", err)}
+	return []error{fmt.Errorf("what was told cannot be remembered, so only the mail log is told: %w", err)}
+}
+
+// unclaimed tells the mail log what is wrong while nothing can be written down,
+// because the disk is full for example: that may be why it is wrong. A line for
+// each pass is no flood.
+func (t Teller) unclaimed(ctx context.Context, subjects []Subject, now time.Time) error {
+	n := Notice{Time: now}
+	for _, s := range subjects {
+		for _, c := range s.Conditions {
+			if c.Grace == 0 {
+				n.Items = append(n.Items, Item{Phase: Begins, Event: c.Event, Instance: s.Instance, Name: s.Name, ID: c.ID, Headline: c.Headline, What: c.What, Since: now})
+			}
+		}
+	}
+	var wrong []error
+	for _, target := range t.Targets {
+		if _, ok := target.(unlimited); ok && len(n.Items) > 0 {
+			wrong = append(wrong, send(ctx, message{target: target, notice: n}))
+		}
+	}
+	return errors.Join(wrong...)
 }
 
 // send gives up on a target that does not: what hangs ends with the process.
