@@ -149,16 +149,21 @@ func (h *told) read() []post {
 	return out
 }
 
-// lines are those that postcert wrote to the mail log.
-func (h *told) lines() []string {
+// lines are those that postcert wrote to the mail log, once there are n: postlogd(8)
+// writes them in its own time.
+func (h *told) lines(n int) []string {
 	h.t.Helper()
-	var out []string
-	for line := range strings.Lines(h.pf.Log()) {
-		if strings.Contains(line, " postcert[") {
-			out = append(out, line)
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		var out []string
+		for line := range strings.Lines(h.pf.Log()) {
+			if strings.Contains(line, " postcert[") {
+				out = append(out, line)
+			}
+		}
+		if len(out) >= n || time.Now().After(end) {
+			return out
 		}
 	}
-	return out
 }
 
 // S40: a renewal whose deploy fails, called by something that ignores exit codes:
@@ -190,7 +195,7 @@ func TestS40Alarm(t *testing.T) {
 			t.Errorf("the mail does not say %q:\n%s", want, first.text)
 		}
 	}
-	if l := h.lines(); len(l) != 1 || !strings.Contains(l[0], ": error: certificate "+hostName) || !strings.Contains(l[0], "names_shrunk") {
+	if l := h.lines(1); len(l) != 1 || !strings.Contains(l[0], ": error: certificate "+hostName) || !strings.Contains(l[0], "names_shrunk") {
 		t.Errorf("the mail log: %q", l)
 	}
 	h.postcert("status", "--config", h.conf).want(8)
@@ -210,7 +215,7 @@ func TestS40Alarm(t *testing.T) {
 	if m := h.mails(3)[2]; !strings.Contains(m.subject(), "over: ") {
 		t.Errorf("mended: %q", m.subject())
 	}
-	if l := h.lines(); len(l) != 3 || strings.Contains(l[2], "error:") {
+	if l := h.lines(3); len(l) != 3 || strings.Contains(l[2], "error:") {
 		t.Errorf("the mail log: %q", l)
 	}
 	h.renew().want(0)
@@ -230,7 +235,7 @@ func TestS53Quiet(t *testing.T) {
 		h.serves(h.leafOf(h.lineage))
 	}
 	h.mails(0)
-	if l := h.lines(); len(l) != 0 {
+	if l := h.lines(0); len(l) != 0 {
 		t.Errorf("the mail log: %q", l)
 	}
 	if _, err := os.Stat(filepath.Join(h.state, "notify")); !os.IsNotExist(err) {

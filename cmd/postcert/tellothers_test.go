@@ -121,8 +121,8 @@ func TestToldProgramHangs(t *testing.T) {
 		t.Errorf("%d problems, without the program %d", m, n)
 	}
 	a.says("notify_failed").says("ended after 10s")
-	if len(h.lines()) < 3 {
-		t.Errorf("the mail log: %q", h.lines())
+	if l := h.lines(3); len(l) != 3 {
+		t.Errorf("the mail log: %q", l)
 	}
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, f := range files {
@@ -172,14 +172,14 @@ func TestToldAsConfigured(t *testing.T) {
 	h.renew().want(0)
 	h.fails()
 	h.renew().want(3)
-	if len(h.lines()) != 0 {
-		t.Errorf("the mail log: %q", h.lines())
+	if l := h.lines(0); len(l) != 0 {
+		t.Errorf("the mail log: %q", l)
 	}
 	h.mails(0)
 	h.configure("notify: [{mail: admin@" + hostName + ", on: [expiry]}]\n")
 	h.renew().want(3)
-	if len(h.lines()) != 1 {
-		t.Errorf("the mail log: %q", h.lines())
+	if l := h.lines(1); len(l) != 1 {
+		t.Errorf("the mail log: %q", l)
 	}
 	h.mails(0)
 	// Weeks later nothing newer was deployed: it expires, and then it has.
@@ -235,7 +235,7 @@ func TestToldAtTerminal(t *testing.T) {
 	tty := exec.Command("script", "-qec", strings.Join(words, " "), "/dev/null")
 	tty.Env = append(cmd.Env, "SHELL=/bin/sh")
 	h.finish(tty).want(3).says("names_shrunk")
-	if l := h.lines(); len(l) != 1 {
+	if l := h.lines(1); len(l) != 1 {
 		t.Errorf("the mail log: %q", l)
 	}
 	h.renew().want(3)
