@@ -337,3 +337,37 @@ func sameNumber(a, b string) bool {
 	_, err2 := fmt.Sscan(b, &y)
 	return err1 == nil && err2 == nil && x-y < 1 && y-x < 1
 }
+
+// S45: somebody puts an old certificate back. It is told as what it is, once, and
+// closed when it is right again.
+func TestS45Told(t *testing.T) {
+	h := newTold(t, "")
+	h.renew().want(0)
+	old, err := os.ReadFile(h.ours())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.mends()
+	h.renew().want(0)
+	now, err := os.ReadFile(h.ours())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.write(h.ours(), old)
+	h.pf.Reload()
+	h.at(25 * time.Hour)
+	if a := h.renew(); a.status == 0 {
+		t.Errorf("exit status 0\n%s%s", a.stdout, a.stderr)
+	}
+	h.renew()
+	if m := h.mails(1)[0]; !strings.Contains(m.subject(), "not what was deployed") || !strings.Contains(m.text, "holds generation 1 again") {
+		t.Errorf("%s\n%s", m.subject(), m.text)
+	}
+	h.write(h.ours(), now)
+	h.pf.Reload()
+	h.at(50 * time.Hour)
+	h.renew().want(0)
+	if m := h.mails(2)[1]; !strings.Contains(m.subject(), "over: ") {
+		t.Errorf("the subject is %q", m.subject())
+	}
+}
