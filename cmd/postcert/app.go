@@ -35,7 +35,7 @@ type app struct {
 
 	past    []status.Update                // the whole history, nil if it is read each time: see readPast
 	passed  []passed                       // the passes that this process made
-	touched []deployed                     // what this process wrote a record of
+	touched []status.Key                   // what this process wrote a record of
 	keyless bool                           // this process must not read a private key: the daemon
 	hangup  *atomic.Pointer[chan struct{}] // see hangups; nil: never
 }

@@ -56,12 +56,9 @@ func (a *app) counters() metrics.Ledger {
 func (a *app) snapshot() metrics.Snapshot {
 	s := metrics.Snapshot{Version: versionString()}
 	s.Counters, _ = a.counters().Read()
-	names := a.records().Names()
-	for _, name := range names {
-		for _, dir := range a.records().Instances(name) {
-			if d, ok := a.deployedState(dir, name); ok {
-				s.Deployed = append(s.Deployed, d)
-			}
+	for _, key := range a.records().Keys() {
+		if d, ok := a.deployedState(key.Instance, key.Name); ok {
+			s.Deployed = append(s.Deployed, d)
 		}
 	}
 	list, _ := a.wishes(nil)

@@ -10,13 +10,11 @@ import (
 
 	"postcert/cmd/postcert/internal/config"
 	"postcert/cmd/postcert/internal/notify"
+	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy/generation"
 	"postcert/deploy/postfix"
 	"postcert/verify/problem"
 )
-
-// deployed is a certificate on an instance that this process did something about.
-type deployed struct{ instance, name string }
 
 // passed is the end of a pass over a certificate.
 type passed struct {
@@ -28,8 +26,8 @@ type passed struct {
 // touch remembers that a record was written: at its end the command looks there for
 // what is to be told.
 func (a *app) touch(instance, name string) {
-	if d := (deployed{instance, name}); !slices.Contains(a.touched, d) {
-		a.touched = append(a.touched, d)
+	if key := (status.Key{Instance: instance, Name: name}); !slices.Contains(a.touched, key) {
+		a.touched = append(a.touched, key)
 	}
 }
 
@@ -51,13 +49,13 @@ func (a *app) tell(ctx context.Context, args []string, res *result, err error) {
 	if a.flags.dryRun || a.keyless {
 		return
 	}
-	status, problems := advise(withCause(ctx, err))
-	status = worse(res.status, status)
-	a.measure(res, status, problems)
+	st, problems := advise(withCause(ctx, err))
+	st = worse(res.status, st)
+	a.measure(res, st, problems)
 	if a.conf.Notify.None {
 		return
 	}
-	subjects := a.subjects(args, res, status, append(slices.Clone(res.problems), problems...))
+	subjects := a.subjects(args, res, st, append(slices.Clone(res.problems), problems...))
 	if len(subjects) == 0 {
 		return
 	}

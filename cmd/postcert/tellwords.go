@@ -29,18 +29,16 @@ func (a *app) subjects(args []string, res *result, st int, problems problem.List
 	pass := res.command == "renew" || res.command == "obtain"
 	list := slices.Clone(a.touched)
 	if pass {
-		for _, name := range a.records().Names() {
-			for _, dir := range a.records().Instances(name) {
-				if d := (deployed{dir, name}); (len(args) == 0 || slices.Contains(args, name)) && !slices.Contains(list, d) {
-					list = append(list, d)
-				}
+		for _, key := range a.records().Keys() {
+			if (len(args) == 0 || slices.Contains(args, key.Name)) && !slices.Contains(list, key) {
+				list = append(list, key)
 			}
 		}
 	}
 	var out []notify.Subject
 	for _, d := range list {
 		// What cannot be read is not judged; status says so.
-		if rec, err := a.records().Read(d.instance, d.name); err == nil && rec != nil {
+		if rec, err := a.records().Read(d.Instance, d.Name); err == nil && rec != nil {
 			out = append(out, a.ofRecord(rec))
 		}
 	}
