@@ -250,7 +250,7 @@ func TestToldBeforeDeploy(t *testing.T) {
 	h.breaks()
 	h.renew().want(3)
 	h.renew().want(3)
-	if m := h.mails(1)[0]; !strings.Contains(m.subject(), hostName) || !strings.Contains(m.subject(), "key_mismatch") {
+	if m := h.mails(1)[0]; !strings.Contains(m.subject(), ": "+hostName+": ") || !strings.Contains(m.subject(), "key_mismatch") {
 		t.Errorf("the subject is %q", m.subject())
 	}
 	h.mends()
