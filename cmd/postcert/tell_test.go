@@ -266,4 +266,16 @@ func TestToldBeforeDeploy(t *testing.T) {
 	}
 	h.postcert("install-cert", h.lineage).want(0)
 	h.mails(4)
+	// An instance of the configuration that is not there any more.
+	good, err := os.ReadFile(h.conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.write(h.conf, []byte(strings.ReplaceAll(string(good), h.pf.ConfigDir, h.pf.ConfigDir+"/gone")))
+	if a := h.renew(); a.status == 0 {
+		t.Errorf("exit status 0\n%s%s", a.stdout, a.stderr)
+	}
+	if m := h.mails(5)[4]; !strings.Contains(m.subject(), ": "+hostName+": it cannot be deployed") {
+		t.Errorf("the subject is %q", m.subject())
+	}
 }

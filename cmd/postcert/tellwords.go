@@ -219,6 +219,9 @@ func (a *app) ofPass(p passed, others []notify.Subject) notify.Subject {
 		return o.Name == s.Name && (len(o.Conditions) > 0 || slices.Contains(o.Unknown, notify.Failure))
 	})
 	st, problems := advise(p.err)
+	if st == statusUsage {
+		st = statusRefused // not what a person typed, but a configuration that no longer fits
+	}
 	c := failedBefore("it cannot be deployed", st, problems)
 	switch {
 	case said || st == statusCA || st > 128 || st == statusBusy:
