@@ -12,6 +12,7 @@ import (
 	"postcert/acme"
 	"postcert/cmd/postcert/internal/config"
 	"postcert/cmd/postcert/internal/metrics"
+	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy"
 	"postcert/deploy/atomicfile"
 	"postcert/verify/problem"
@@ -54,10 +55,14 @@ func (a *app) counters() metrics.Ledger {
 // snapshot is all that is known, from records: no listener is asked, no key is
 // read, and what cannot be read is left out.
 func (a *app) snapshot() metrics.Snapshot {
+	reader := *a
+	a = &reader
+	a.readPast()
 	s := metrics.Snapshot{Version: versionString()}
 	s.Counters, _ = a.counters().Read()
+	took := a.lastTook()
 	for _, key := range a.records().Keys() {
-		if d, ok := a.deployedState(key.Instance, key.Name); ok {
+		if d, ok := a.deployedState(key, took); ok {
 			s.Deployed = append(s.Deployed, d)
 		}
 	}
@@ -68,16 +73,19 @@ func (a *app) snapshot() metrics.Snapshot {
 	return s
 }
 
-func (a *app) deployedState(dir, name string) (metrics.Deployed, bool) {
-	rec, err := a.records().Read(dir, name)
+func (a *app) deployedState(key status.Key, took map[status.Key]time.Duration) (metrics.Deployed, bool) {
+	rec, err := a.records().Read(key.Instance, key.Name)
 	if err != nil || rec == nil || rec.Wanted == "" && rec.LastError.Exit == 0 {
 		return metrics.Deployed{}, false
 	}
 	in := a.inUse(rec)
 	d := metrics.Deployed{
-		Postfix: dir, Name: name, NotBefore: in.notBefore, NotAfter: in.notAfter, Installed: rec.Wanted == rec.Installed && rec.Retry == "",
-		Drifted: rec.Drift != nil, LastDeploy: rec.LastTime, LastDuration: a.lastTook(dir, name), LastExit: rec.LastError.Exit,
+		Postfix: key.Instance, Name: key.Name, NotBefore: in.notBefore, NotAfter: in.notAfter, Installed: rec.Wanted == rec.Installed && rec.Retry == "",
+		Drifted: rec.Drift != nil, LastDeploy: rec.LastTime, LastDuration: -1, LastExit: rec.LastError.Exit,
 		LastSuccess: rec.LastSuccess, Attempt: rec.RetryAt(a.now()), Probed: rec.ProbedAt(a.now()),
+	}
+	if last, known := took[key]; known {
+		d.LastDuration = last
 	}
 	if rec.Served == nil {
 		return d, true
@@ -93,20 +101,18 @@ func (a *app) deployedState(dir, name string) (metrics.Deployed, bool) {
 	return d, true
 }
 
-// lastTook is how long the last deploy took, by the history; negative if it does
-// not know.
-func (a *app) lastTook(dir, name string) time.Duration {
-	e := &deploy.Engine{FS: atomicfile.OS, Instance: dir, StateDir: a.conf.StateDir, Log: a.log, Now: a.now}
+// lastTook is how long the last deploy of each certificate took, by the history.
+func (a *app) lastTook() map[status.Key]time.Duration {
+	e := &deploy.Engine{FS: atomicfile.OS, StateDir: a.conf.StateDir, Log: a.log, Now: a.now}
 	list, err := e.History()
 	if err != nil {
-		return -1
+		return nil
 	}
-	for _, r := range slices.Backward(list) {
-		if r.Name == name {
-			return time.Duration(r.Took) * time.Millisecond
-		}
+	out := map[status.Key]time.Duration{}
+	for _, r := range list { // oldest first
+		out[status.Key{Instance: r.Instance, Name: r.Name}] = time.Duration(r.Took) * time.Millisecond
 	}
-	return -1
+	return out
 }
 
 func (a *app) certificateState(w wish) metrics.Certificate {

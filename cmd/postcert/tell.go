@@ -55,7 +55,8 @@ func (a *app) tell(ctx context.Context, args []string, res *result, err error) {
 	if a.conf.Notify.None {
 		return
 	}
-	subjects := a.subjects(args, res, st, append(slices.Clone(res.problems), problems...))
+	reader := *a // of a history to which nothing is added any more
+	subjects := reader.subjects(args, res, st, append(slices.Clone(res.problems), problems...))
 	if len(subjects) == 0 {
 		return
 	}

@@ -289,6 +289,9 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	check(text())
+	if v := value(text(), "postcert_last_deploy_duration_seconds"); v == "none" || v == "0" {
+		t.Errorf("the last deploy took %s seconds", v)
+	}
 	leaf := h.ca.Leaf(t, certtest.Leaf{Names: []string{hostName}})
 	leaf.WriteFiles(t, h.lineage)
 	h.renew().want(0)

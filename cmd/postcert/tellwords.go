@@ -35,6 +35,9 @@ func (a *app) subjects(args []string, res *result, st int, problems problem.List
 			}
 		}
 	}
+	if len(list) > 0 {
+		a.readPast()
+	}
 	var out []notify.Subject
 	for _, d := range list {
 		// What cannot be read is not judged; status says so.
