@@ -49,6 +49,7 @@ func (a *app) tell(ctx context.Context, args []string, res *result, err error) {
 	if a.flags.dryRun || a.keyless {
 		return
 	}
+	defer func(begin time.Time) { a.log.Debug("telling", "took", time.Since(begin)) }(time.Now())
 	st, problems := advise(withCause(ctx, err))
 	st = worse(res.status, st)
 	a.measure(res, st, problems)
