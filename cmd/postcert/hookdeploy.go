@@ -243,7 +243,7 @@ func (a *app) hookLost(ctx context.Context, all []found, err error) {
 				up.ID, up.Message = e[0].ID, e[0].Message
 			}
 			a.touch(up.Instance, up.Name)
-	if werr := a.records().Record(up); werr != nil {
+			if werr := a.records().Record(up); werr != nil {
 				a.log.Warn("recording the status", "err", werr)
 			}
 		}
