@@ -51,9 +51,11 @@ func (r *run) close(cause error) error {
 	if err != nil {
 		return err
 	}
+	r.report.ID = r.tx.ID()
 	err = r.tx.Close(string(r.report.Outcome), detail)
 	var unrecorded *journal.UnrecordedError
 	if errors.As(err, &unrecorded) {
+		r.report.ID = ""
 		r.report.Problems = append(r.report.Problems, problem.Warn("history_full", problem.At{File: r.historyDir()},
 			"the history has no record of this change: %v", err))
 	} else if err != nil {

@@ -238,7 +238,9 @@ func (a *app) say(res *result, err error) *result {
 		fmt.Fprintf(a.stdout, "%s\n", out)
 		return res
 	}
-	a.sayText(res)
+	if !res.told {
+		a.sayText(res)
+	}
 	return res
 }
 

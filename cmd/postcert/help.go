@@ -91,12 +91,38 @@ const probeExample = `  postcert probe
   postcert probe -v mail.example.com:587`
 
 const statusHelp = `status compares what is wanted, what is installed and what every listener
-serves, now. It answers no (exit status 8) until they agree.
+serves, now, of all instances or of the one that --instance names. It answers no
+(exit status 8) until they agree. What is wrong is said first, with what to do;
+then, for each certificate, what every listener presents, how long it lasts, what
+happened last, and what happens next by itself. Of more than three certificates,
+those that are as they should be share a table; -v gives each its paragraph.
+
+A deploy that failed is no longer a matter of whoever started it: status says no
+until it was tried again and proven, or until somebody installs another
+certificate. What can only be refused again, such as a key that does not match, is
+tried again when the files or the configuration change. That somebody restored a
+file, edited a parameter back or did not reload is found here, and by the daily
+probe of "postcert renew" and of the daemon, which puts it right if the instance's
+configuration says drift: repair.
+
+--nagios prints one line with performance data: the days that are left, of each
+certificate and of what each listener presents. Alarms are fractions of the
+lifetime: a fifth left (at most 30 days) is a warning, a tenth (at most 15 days) is
+critical. So a certificate of 90 days warns at 18 and is critical at 9; one of 160
+hours, at 32 and at 16 hours.
 
 EXIT STATUS
-` + statusTable
+` + statusTable + `
+With --nagios:
+  0  OK: everything agrees, and there is time left
+  1  WARNING: a certificate should have been renewed, or another warning
+  2  CRITICAL: something does not agree, has expired or is about to; or nothing is
+     installed
+  3  UNKNOWN: it could not be found out: the command line, the configuration,
+     Postfix's own configuration, a time limit`
 
 const statusExample = `  postcert status
+  postcert status --nagios --timeout 20s
   postcert status mail.example.com --json`
 
 const historyHelp = `history lists what was done: installs, refusals, rollbacks, recoveries; the

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy/postfix/postfixtest"
 	"postcert/verify/certtest"
 )
@@ -265,20 +264,6 @@ func TestHookBackOff(t *testing.T) {
 	live = le.renew(hostName, certtest.Leaf{})
 	h.renewHere().want(0)
 	h.serves(h.leafOf(live))
-}
-
-// record is the host's only record.
-func (h *host) record() *status.Record {
-	h.t.Helper()
-	files, err := filepath.Glob(filepath.Join(h.state, "status", "*", hostName+".json"))
-	if err != nil || len(files) != 1 {
-		h.t.Fatalf("%q, %v", files, err)
-	}
-	rec, err := status.Store{Path: func(_, _ string) (string, error) { return files[0], nil }}.Read("", "")
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	return rec
 }
 
 // Under -v the hook says what it does; the words for another's lineage are for

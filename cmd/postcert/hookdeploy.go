@@ -24,6 +24,9 @@ const hookWait = 3 * time.Minute
 // hookDeploy takes the pair of a lineage to where it is ours.
 func (a *app) hookDeploy(ctx context.Context, targets []hookTarget, l found, v *lineageJSON, res *result) error {
 	src := l.Complete()
+	for _, t := range targets {
+		t.site.inputs = a.inputs(t.site.instance.ConfigDirectory, pairFiles{cert: src.Cert, key: src.Key})
+	}
 	read, warnings, err := called(ctx, src, cmp.Or(a.seams.settle, hookSettle))
 	for _, p := range warnings {
 		res.problem(p)
@@ -196,6 +199,8 @@ func (a *app) recordHook(ctx context.Context, t hookTarget, l found, src keypair
 	up, ok := a.statusUpdate(t.site, rep, withCause(ctx, err))
 	if !ok {
 		up = a.failedUpdate(t, l, withCause(ctx, err))
+		_, problems := advise(withCause(ctx, err))
+		up.Inputs, up.Final = t.site.inputs, anyFinal(problems)
 		if !pair.IsZero() {
 			up.Leaf = pair.Fingerprint()
 		}
@@ -211,6 +216,7 @@ func (a *app) recordHook(ctx context.Context, t hookTarget, l found, src keypair
 	if up.Leaf == "" {
 		up.Leaf = l.fingerprint(src)
 	}
+	a.touch(up.Instance, up.Name)
 	if werr := a.records().Record(up); werr != nil {
 		a.log.Warn("recording the status", "err", werr)
 	}
@@ -250,6 +256,7 @@ func (a *app) hookLost(ctx context.Context, all []found, err error) {
 			if e := problems.Errors(); len(e) > 0 {
 				up.ID, up.Message = e[0].ID, e[0].Message
 			}
+			a.touch(up.Instance, up.Name)
 			if werr := a.records().Record(up); werr != nil {
 				a.log.Warn("recording the status", "err", werr)
 			}

@@ -67,19 +67,22 @@ func (a *app) nothingNew(w wish) bool {
 }
 
 // proveOnly asks whether what was deployed is served. That somebody changed it
-// since is told, and is not undone behind their back.
+// since is told, and undone only if the configuration wants that.
 func (a *app) proveOnly(ctx context.Context, w wish, turn *status.Turn, o passOptions, v *passJSON, res *result) error {
 	turn.Seen = w.seen()
-	var all []error
 	for _, dir := range slices.Sorted(maps.Keys(w.hooked)) {
-		d := deployJSON{Instance: dir, Left: "there is nothing new"}
-		if o.scheduled && dailyAt(*turn, a.now()).After(a.now()) {
-			d.Left = "it was proven at its last turn"
-		} else {
-			all = append(all, a.servedAt(ctx, w.name, dir, res))
+		rec, err := a.records().Read(dir, w.name)
+		if err != nil {
+			return err
 		}
-		v.Deploys = append(v.Deploys, d)
-		a.text.printf("  left alone   %s: %s\n", d.Instance, d.Left)
+		sites, err := a.sitesOf(ctx, wish{name: w.name, source: config.SourceWatch, remembered: true, instance: dir})
+		if err != nil {
+			return err
+		}
+		for _, s := range sites {
+			p := a.lookAfter(ctx, s, rec, o, res)
+			v.Deploys = append(v.Deploys, deployJSON{Instance: dir, Left: orText(p.Left, "there is nothing new")})
+		}
 	}
-	return errors.Join(all...)
+	return nil
 }

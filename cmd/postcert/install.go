@@ -131,9 +131,9 @@ func (a *app) installCommand() *cobra.Command {
 		Long:    installHelp,
 		Example: installExample,
 		Args:    usageArgs(cobra.MaximumNArgs(1)),
-		RunE: a.runE(func(ctx context.Context, args []string, res *result) error {
+		RunE: a.runE(a.telling(func(ctx context.Context, args []string, res *result) error {
 			return a.install(ctx, &f, args, res)
-		}),
+		})),
 	}
 	f.register(cmd)
 	fs := cmd.Flags()
@@ -314,7 +314,7 @@ func headline(r *deploy.Report, err error, dry bool) string {
 		}
 		return fmt.Sprintf("installed, not verified: %s, generation %d, is in place, but not every listener could be asked. See the table; then: postcert status", name, r.Generation)
 	case deploy.RolledBack:
-		return fmt.Sprintf("rolled back: %s was installed and then undone. The previous state is served again%s.", name, proven(r))
+		return fmt.Sprintf("rolled back: %s was installed and then undone. The previous state is served again%s.", name, provenWords(r))
 	case deploy.Incomplete:
 		return "ROLLBACK INCOMPLETE: what Postfix serves now is not what it served before. Do this now:\n" + manual(r)
 	case deploy.Refused:
@@ -338,7 +338,7 @@ func wayBack(r *deploy.Report) string {
 	return "rollback " + r.Plan.Name
 }
 
-func proven(r *deploy.Report) string {
+func provenWords(r *deploy.Report) string {
 	if len(r.Listeners) == 0 {
 		return ""
 	}

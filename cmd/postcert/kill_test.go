@@ -177,7 +177,7 @@ func (h *host) clean() {
 			return nil // of Postfix's own, come and gone
 		}
 		name := d.Name()
-		if filepath.Base(filepath.Dir(filepath.Dir(path))) == "status" {
+		if in := filepath.Dir(path); filepath.Base(filepath.Dir(in)) == "status" || filepath.Base(filepath.Dir(in)) == "notify" || filepath.Base(in) == "notify" {
 			return nil // outside of the lock: swept a minute later, see status.Store.Record
 		}
 		if atomicfile.IsTemp(path) || name == "main.cf.tmp" || name == "master.cf.tmp" || name == ".open" || name == "staged" || name == "open.json" || name == "phase.json" {
@@ -263,8 +263,14 @@ type journey struct {
 // traced runs postcert and returns what it did.
 func (h *host) traced(args ...string) journey {
 	h.t.Helper()
+	return h.tracedTo(0, args...)
+}
+
+// tracedTo is traced of a run that ends with this exit status.
+func (h *host) tracedTo(status int, args ...string) journey {
+	h.t.Helper()
 	file := filepath.Join(h.dir, "trace")
-	h.with(traceTo + "=" + file).postcert(args...).want(0)
+	h.with(traceTo + "=" + file).postcert(args...).want(status)
 	data, err := os.ReadFile(file)
 	if err != nil {
 		h.t.Fatal(err)

@@ -10,6 +10,10 @@ import (
 // {service}, {endpoint} and {sni} stand for the place. A test makes sure that
 // every id which the program can report is here.
 var remedies = map[string]string{
+	// telling people
+	"notify_failed":      "see the reason; what was not told is told by a later pass, and is in the mail log. Who is told: notify: in the configuration",
+	"metrics_unwritable": "make the directory of {file}, on a file system with room; it is what node_exporter is given with --collector.textfile.directory",
+
 	// reading the inputs
 	"input_missing":        "check the path; certbot keeps lineages in /etc/letsencrypt/live/NAME",
 	"input_unreadable":     "run it as root, and check the file system",
@@ -161,7 +165,15 @@ var remedies = map[string]string{
 	"wanted_not_installed": "run the install again; postcert history says why it failed",
 	"transaction_open":     "settle it: postcert recover",
 	"not_running":          "start Postfix: systemctl start postfix",
-	"served_differs":       "reload Postfix, then ask again; postcert history says what happened last",
+	"drift_file":           "put back what was proven: postcert rollback NAME --to GENERATION; if it was meant: postcert install-cert",
+	"drift_parameter":      "put back what was proven: postcert rollback NAME --to GENERATION; if it was meant: postcert release",
+	"no_pass":              "start it: systemctl status postcert postcert.timer; or call now: postcert renew",
+	"drift_not_reloaded":   "postfix reload, then ask again: postcert renew; if it stays, look who answers there: ss -ltnp",
+	"drift_table":          "build it again: postmap -F, with the table as it is named; then: postfix reload",
+	"deploy_refused":       "mend what it names: renew the certificate at its client, or correct the configuration; it is deployed at the next look by itself, sooner: postcert renew",
+	"expires_soon":         "look why it was not renewed: postcert history, the client's own log; or renew it now: postcert renew --force",
+	"record_unreadable":    "mend what it names; the record is made again from the history at the next change",
+	"served_differs":       "look at what answers there (ss -ltnp, the mail log); reload Postfix, then ask again; postcert history says what happened last",
 
 	// ACME: what is asked for
 	"domain_missing":         "name at least one: --domain mail.example.com",

@@ -31,7 +31,8 @@ type site struct {
 	instance postfix.Instance
 	settings config.Instance // of the configuration file; zero if it names none
 	engine   *deploy.Engine
-	unfit    error // why the configuration allows no change here
+	unfit    error  // why the configuration allows no change here
+	inputs   string // of a deploy that is tried again by itself: see app.inputs
 }
 
 // instances finds the Postfix instances that a command is about.
@@ -82,7 +83,7 @@ func (a *app) site(ctx context.Context, i postfix.Instance) *site {
 		MTA:    m,
 		Stage:  stage{rehearsal.Stage{RuntimeDir: a.conf.RuntimeDir, OpenSSL: opensslPath(), Log: a.log}},
 		Prober: prober{settings: s.settings},
-		Store:  &generation.Store{FS: fs, Dir: filepath.Join(a.conf.StateDir, "generations"), Now: a.now},
+		Store:  &generation.Store{FS: fs, Dir: a.generationsDir(), Now: a.now},
 		FS:     fs, Host: postfix.Host(ctx), Instance: i.ConfigDirectory, StateDir: a.conf.StateDir, Keep: a.conf.KeepGenerations,
 		FileSwitchDeadline: a.seams.deadline, ConfigureDeadline: a.seams.deadline,
 		Progress: a.seams.progress, Log: a.log, Now: a.now, Command: a.command,
@@ -90,6 +91,8 @@ func (a *app) site(ctx context.Context, i postfix.Instance) *site {
 	s.engine.Companions, s.unfit = companions(a.conf)
 	return s
 }
+
+func (a *app) generationsDir() string { return filepath.Join(a.conf.StateDir, "generations") }
 
 // change adds to c what the configuration says about the instance.
 func (a *app) change(s *site, c deploy.Change) deploy.Change {
@@ -143,7 +146,7 @@ func (m mta) LogSince(ctx context.Context, t time.Time) ([]string, error) {
 	lines, err := m.Instance.LogSince(ctx, t)
 	var out []string
 	for _, l := range lines {
-		if explains(l.Text) && !slices.Contains(out, l.String()) {
+		if explains(l.Text) && l.Tag != "postcert" && !slices.Contains(out, l.String()) {
 			out = append(out, l.String())
 		}
 	}

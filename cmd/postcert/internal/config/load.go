@@ -141,6 +141,7 @@ func (c *Config) complete() {
 	for i := range c.Instances {
 		fill(&c.Instances[i].Layout, LayoutAuto)
 		fill(&c.Instances[i].Rehearsal, RehearsalAuto)
+		fill(&c.Instances[i].Drift, DriftReport)
 	}
 	for i := range c.Companions {
 		if export := &c.Companions[i].Export; *export != (Export{}) {
@@ -150,7 +151,7 @@ func (c *Config) complete() {
 	}
 	for i := range c.Notify.Targets {
 		if t := &c.Notify.Targets[i]; len(t.On) == 0 {
-			t.On = []Event{OnFailure, OnRollback, OnExpiry, OnRecovery}
+			t.On = []Event{OnFailure, OnRollback, OnExpiry, OnDrift, OnRecovery}
 		}
 	}
 }
