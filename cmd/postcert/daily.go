@@ -10,6 +10,7 @@ import (
 	"postcert/cmd/postcert/internal/daemon"
 	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy"
+	"postcert/verify"
 	"postcert/verify/problem"
 )
 
@@ -40,6 +41,11 @@ func (a *app) prove(ctx context.Context, s *site, rec *status.Record, issued boo
 		return nil, err
 	}
 	c.Service = orText(c.Service, rec.Service)
+	// Whose certificate an override names, and that it is a good one, is asked of a
+	// plan that judges nothing else.
+	if c.Policy.Anchors, err = verify.LoadAnchors(append(append([]string{}, a.conf.Trust...), a.flags.trust...)); err != nil {
+		return nil, err
+	}
 	asked := a.change(s, c)
 	asked.Prove = true
 	rep, err := s.engine.Run(ctx, deploy.Chosen(asked), lockWait, nil)

@@ -58,10 +58,10 @@ func (r *Record) foldRetry(u Update) {
 		r.Retry, r.Failures, r.NextAttempt, r.Refused = "", 0, time.Time{}, nil
 		r.Released = u.Released
 	case u.Issued:
-		if r.Retry != u.Leaf {
-			r.Failures = 0
+		// Of what could not be read the leaf may not be known: it is what it was.
+		if u.Leaf != "" && r.Retry != u.Leaf {
+			r.Retry, r.Failures = u.Leaf, 0
 		}
-		r.Retry = u.Leaf
 		r.Failures++
 		if u.Exit == exitRefused && u.Final && u.Inputs != "" {
 			r.refuse(u)

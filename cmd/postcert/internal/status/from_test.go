@@ -31,7 +31,7 @@ func TestFrom(t *testing.T) {
 	if r := record(Update{Leaf: "b", Outcome: "installed"}); r.Lineage != "/live/a" || r.Source != nil {
 		t.Errorf("forgotten: %+v", r)
 	}
-	if r := record(Update{Leaf: "c", Outcome: "installed", Issued: true, From: files}); r.Lineage != "" || r.Source == nil || *r.Source != *files.Source || r.Service != files.Service {
+	if r := record(Update{Leaf: "c", Outcome: "installed", Issued: true, Service: files.Service, From: files}); r.Lineage != "" || r.Source == nil || *r.Source != *files.Source || r.Service != files.Service {
 		t.Errorf("not replaced: %+v", r)
 	}
 
