@@ -37,6 +37,38 @@ func (m *Manager) Preflight(ctx context.Context, spec Spec) problem.List {
 	return found
 }
 
+// checkEvery is how often Check looks.
+const checkEvery = day
+
+// Check is Preflight once a day for a certificate that is not to be renewed yet, and
+// returns what would stop its renewal. CAs use a validation again for days at most,
+// so what has changed since the last order (a firewall, a web server on the port,
+// a DNS credential that was withdrawn) comes to light at the renewal otherwise. A CA
+// that can't be reached at the moment is nothing to tell so early.
+func (m *Manager) Check(ctx context.Context, spec Spec) (problem.List, error) {
+	spec, err := spec.Normal()
+	if err != nil {
+		return nil, failure(err)
+	}
+	var found problem.List
+	err = m.lockCert(ctx, spec.Name, func() error {
+		st, err := m.stateOf(spec, m.now())
+		t := st.at(m.now())
+		age := t.Sub(st.Checked)
+		if err != nil || st.Current == nil || st.Pending != nil || st.Failures > 0 || !st.Checked.IsZero() && age >= 0 && age < checkEvery {
+			return err
+		}
+		all := m.Preflight(ctx, spec)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		found = slices.DeleteFunc(all.Errors(), func(p problem.Problem) bool { return p.ID == "ca_unreachable" })
+		st.Checked = t
+		return m.Store.writeState(spec.Name, st)
+	})
+	return found, failure(err)
+}
+
 // preflightCA asks the CA for its directory and compares.
 func (m *Manager) preflightCA(ctx context.Context, spec Spec) problem.List {
 	var found problem.List
