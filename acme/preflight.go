@@ -26,7 +26,7 @@ func (m *Manager) Preflight(ctx context.Context, spec Spec) problem.List {
 	if err != nil {
 		return problem.From(failure(err))
 	}
-	found := m.preflightCA(ctx, spec)
+	found := append(m.preflightStore(), m.preflightCA(ctx, spec)...)
 	var problems *Error
 	if errors.As(failure(solver.Check(ctx, spec.Identifiers)), &problems) {
 		found = append(found, problems.Problems...)
