@@ -203,8 +203,9 @@ const obtainExample = `  postcert obtain
 const renewHelp = `renew is one pass over every certificate that is configured or was obtained, or
 over the named ones: an interrupted change is settled, what is due is renewed, and
 each certificate is taken to the listeners that do not serve it; the others prove
-it once more, which changes nothing. A certificate that another client obtains
-(source: watch) is never ordered.
+it once more, which changes nothing. Once a day it is looked whether the next order
+of each could succeed. A certificate that another client obtains (source: watch) is
+never ordered.
 
 It is for timers; "postcert daemon" does the same by itself. Tell it with
 --interval how long until the next pass, if that is not 12 hours.

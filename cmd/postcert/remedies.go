@@ -213,6 +213,7 @@ var remedies = map[string]string{
 	"acme_canceled":        "run it again: the order is resumed",
 	"acme_failed":          "run it again with -vv to see more",
 	"acme_state_damaged":   "restore {file} from a backup, or move the directory away: the certificate is then ordered again",
+	"state_remote":         "put state_dir on a file system of this host alone",
 	"acme_state_later":     "a later postcert wrote it; use that one",
 	"ca_unreachable":       "look at the network, the directory's URL and --acme-trust; the daemon and the renewal timer try again by themselves, else run it again",
 	"ca_rate_limited":      "nothing: it is tried again when the CA allows it",
