@@ -33,6 +33,7 @@ type app struct {
 	log   *slog.Logger
 
 	keyless bool                           // this process must not read a private key: the daemon
+	looks   *looks                         // at other clients' files, for one that must not wait; nil: looked at directly
 	hangup  *atomic.Pointer[chan struct{}] // see hangups; nil: never
 }
 

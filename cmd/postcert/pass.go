@@ -141,7 +141,7 @@ func (a *app) pass(ctx context.Context, w wish, o passOptions, res *result) (*pa
 // beginTurn writes down that the pass begins, and what it finds of another
 // client's files.
 func (a *app) beginTurn(w wish, o *passOptions) (status.Turn, error) {
-	seen := w.seen()
+	seen := w.look().seen
 	if w.foreign() {
 		last, err := a.turns().Read(w.name)
 		if err != nil {
@@ -167,7 +167,7 @@ func (a *app) endTurn(ctx context.Context, w wish, turn status.Turn, live pairFi
 	turn.Leaf = live.leaf
 	now := a.now()
 	turn.Ended = now.UTC()
-	at, _ := a.dueOf(w, turn, now)
+	at, _ := a.dueOf(w, w.look(), turn, now)
 	if werr := a.turns().End(turn, now, !at.After(now)); werr != nil {
 		a.log.Warn("remembering the pass", "err", werr)
 	}
