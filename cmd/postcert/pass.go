@@ -141,7 +141,7 @@ func (a *app) pass(ctx context.Context, w wish, o passOptions, res *result) (*pa
 // beginTurn writes down that the pass begins, and what it finds of another
 // client's files.
 func (a *app) beginTurn(w wish, o *passOptions) (status.Turn, error) {
-	seen := w.look().seen
+	seen := w.seen()
 	if w.foreign() {
 		last, err := a.turns().Read(w.name)
 		if err != nil {

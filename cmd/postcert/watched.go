@@ -49,6 +49,9 @@ func (w wish) look() glimpse {
 	return glimpse{src, status.Seen{Look: lineage.LookAt(src, nil).Sum, Content: lineage.Content(src)}}
 }
 
+// seen is what the files of another client hold now.
+func (w wish) seen() status.Seen { return w.look().seen }
+
 // lookLimit is how long the daemon waits for the file system of another client: a
 // network file system whose server is gone does not answer for hours.
 const lookLimit = 5 * time.Second
@@ -117,12 +120,12 @@ func (a *app) readLive(ctx context.Context, w wish, live pairFiles, turn *status
 	if live.ours {
 		return keypair.Read(ctx, keypair.Source{Cert: live.cert, Key: live.key})
 	}
-	before := w.look().seen
+	before := w.seen()
 	p, warnings, err := settled(ctx, w.reads(), cmp.Or(a.seams.settle, settleWait))
 	if ctx.Err() != nil {
 		return keypair.Pair{}, warnings, err
 	}
-	turn.Seen = w.look().seen
+	turn.Seen = w.seen()
 	if err != nil {
 		turn.Seen.Refused = true
 		return keypair.Pair{}, warnings, err
