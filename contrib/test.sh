@@ -51,9 +51,9 @@ stage() {
 	exit 1
 }
 
-packages='postfix postfix-mysql postfix-pcre bind9 openssl gcc libc6-dev acl attr patch strace procps iproute2 util-linux e2fsprogs ca-certificates'
+packages='postfix postfix-mysql postfix-pcre bind9 dovecot-imapd certbot lego dehydrated uacme acmetool curl openssl gcc libc6-dev acl attr patch strace procps iproute2 util-linux e2fsprogs ca-certificates'
 [ "$form" != -long ] || packages="$packages xfsprogs btrfs-progs"
-programs='openssl named gcc patch setfacl setfattr strace ps ip unshare mkfs.ext4 chattr'
+programs='openssl named dovecot certbot lego gcc patch setfacl setfattr strace ps ip unshare mkfs.ext4 chattr'
 
 installed() {
 	case $(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null) in
@@ -110,6 +110,8 @@ install_needs() {
 	installed postfix || postfix=new
 	named=old
 	installed bind9 || named=new
+	dovecot=old
+	installed dovecot-core || dovecot=new
 	running=no
 	if postfix_runs; then running=yes; fi
 	if [ $postfix = new ]; then # what it starts for a moment listens on loopback only
@@ -118,6 +120,7 @@ install_needs() {
 	# --no-remove: Debian has one mail server at a time, and this may be somebody's.
 	apt_install $missing || { apt-get update && apt_install $missing; } || return 1
 	if [ $named = new ] && [ -d /run/systemd/system ]; then systemctl disable --now named.service; fi
+	if [ $dovecot = new ] && [ -d /run/systemd/system ]; then systemctl disable --now dovecot.socket dovecot.service; fi
 	if [ $running = no ]; then stop_postfix $postfix; fi
 }
 

@@ -47,6 +47,7 @@ type Change struct {
 	Enable    bool   // also set smtpd_tls_security_level = may where it is empty
 	Judge     bool   // judge the pair by Policy; a rollback was judged before
 
+	Prove      bool // nothing is changed: whether it is installed, configured and served is the question
 	Generation int  // the pair is this generation already; 0: it is staged as a new one
 	Release    bool // Edits give the certificate back to the files of before
 	Policy     verify.Policy
@@ -87,11 +88,13 @@ const (
 	RolledBack  Outcome = "rolled_back"  // committed, undone, and the baseline is proven again
 	Incomplete  Outcome = "incomplete"   // the undo could not be completed or proven; the journal is kept
 	Planned     Outcome = "planned"      // a dry run
+	Drifted     Outcome = "drifted"      // of a Change.Prove: what is there differs from what was proven; nothing was touched
 )
 
 // Report is what a transaction did. It is filled as far as it went also when
 // an error is returned beside it.
 type Report struct {
+	ID         string // of its record in the history; "" if there is none
 	Outcome    Outcome
 	Plan       *Plan
 	Rehearsed  Rehearsed

@@ -41,6 +41,9 @@ type Observation struct {
 	Attempts    int
 }
 
+// Agrees tells that the listener presents what it should, or need not.
+func (o Observation) Agrees() bool { return o.Verdict == probe.Proven || o.Expectation.Ignore }
+
 // baselineObservations are the answers of before the change, judged by what is
 // expected after it.
 func (p *Plan) baselineObservations() []Observation {

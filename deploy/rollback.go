@@ -22,7 +22,8 @@ type State struct {
 	File       string // the file that Postfix reads
 	Generation int    // 0 if the file is none of ours
 	Pair       keypair.Pair
-	Err        error // why Pair is zero
+	Err        error          // why Pair is zero
+	Known      map[string]int // the generations that are kept, by the fingerprint of their leaf
 	Listeners  []Observation
 	Running    bool
 	Open       bool // an interrupted transaction waits for recover
@@ -35,7 +36,7 @@ func (e *Engine) Listeners(ctx context.Context) ([]Expectation, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{Instance: s.Dir, Before: s, Candidate: s, Listeners: s.Listeners(e.Host)}
+	p := &Plan{Instance: s.Dir, Before: s, Candidate: s, Listeners: s.Listeners(e.Host), Companions: e.Companions}
 	return p.expectations(s), nil
 }
 
@@ -101,7 +102,7 @@ func nameOf(dir, path string) (string, bool) {
 
 // state reads what is installed under a name.
 func (e *Engine) state(s cf.Snapshot, name string) State {
-	st := State{Name: name, File: filepath.Join(s.Dir, Directory, name+".pem")}
+	st := State{Name: name, File: filepath.Join(s.Dir, Directory, name+".pem"), Known: map[string]int{}}
 	gens, err := e.Store.List(s.Dir, name)
 	if err != nil {
 		st.Err = err
@@ -115,10 +116,18 @@ func (e *Engine) state(s cf.Snapshot, name string) State {
 		if err != nil {
 			continue
 		}
+		if st.Known[pair.Fingerprint()] == 0 {
+			st.Known[pair.Fingerprint()] = g.Number
+		}
+		if st.Generation > 0 {
+			continue
+		}
 		if p := installedAs(s, name, pair); p != "" {
 			st.File, st.Generation, st.Pair = p, g.Number, pair
-			return st
 		}
+	}
+	if st.Generation > 0 {
+		return st
 	}
 	data, err := readInstalled(st.File)
 	if err == nil {
@@ -178,6 +187,9 @@ func (e *Engine) served(ctx context.Context, s cf.Snapshot, listeners []cf.Liste
 		if slices.Contains(certificateFiles(s, l.ID()), st.File) {
 			p.Scheme.Services = append(p.Scheme.Services, l.ID())
 		}
+	}
+	if len(p.Scheme.Services) > 0 {
+		p.Companions = e.companions(p)
 	}
 	var ask []Expectation
 	for _, x := range p.expectations(s) {

@@ -43,6 +43,9 @@ func (e *Engine) Run(ctx context.Context, choose Choice, wait time.Duration, sho
 		return nil, err
 	}
 	p, err := e.plan(ctx, &rec, c)
+	if c.Prove {
+		return e.compare(ctx, &rec, p, err)
+	}
 	if err != nil {
 		return refusal(p, rec, err), err
 	}

@@ -18,7 +18,7 @@ func sniNames(s cf.Snapshot) []string {
 		return nil
 	}
 	names := []string{}
-	for _, table := range strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' }) {
+	for _, table := range tables(value) {
 		kind, path, ok := strings.Cut(table, ":")
 		if !ok {
 			return nil

@@ -13,7 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"postcert/acme"
 	"postcert/cmd/postcert/internal/config"
+	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy"
 	"postcert/deploy/atomicfile"
 	"postcert/verify/problem"
@@ -31,7 +33,10 @@ type app struct {
 	conf  config.Config
 	text  *text
 	log   *slog.Logger
+	from  *status.From // where the pair of this command was read from; nil if that is not to be remembered
 
+	ca      *acme.Manager                  // see manager
+	past    []status.Update                // the whole history, nil if it is read each time: see readPast
 	keyless bool                           // this process must not read a private key: the daemon
 	looks   *looks                         // at other clients' files, for one that must not wait; nil: looked at directly
 	hangup  *atomic.Pointer[chan struct{}] // see hangups; nil: never
@@ -70,6 +75,7 @@ type globalFlags struct {
 	quiet    bool
 	verbose  int
 	timeout  time.Duration
+	nagios   bool              // of status
 	acme     map[string]string // flags that are scalars of the configuration, by key
 }
 
@@ -94,6 +100,9 @@ func run(ctx context.Context, a *app, args []string) int {
 	// behind the one at which the parser gave up.
 	a.flags.json = a.flags.json || asksForJSON(args)
 	res := a.newResult(commandName(cmd))
+	if res.command == "status" && (a.flags.nagios || slices.Contains(args, "--nagios")) {
+		return a.sayNagios(res, usageError{err}).status
+	}
 	return a.say(res, usageError{err}).status
 }
 
@@ -167,6 +176,9 @@ func (a *app) runE(f action) func(*cobra.Command, []string) error {
 		if err == nil {
 			err = f(ctx, args, res)
 		}
+		if a.flags.nagios {
+			return a.sayNagios(res, withCause(ctx, err))
+		}
 		return a.say(res, withCause(ctx, err))
 	}
 }
@@ -193,7 +205,7 @@ func commandName(cmd *cobra.Command) string {
 
 // begin reads the configuration and sets up output.
 func (a *app) begin(cmd *cobra.Command) error {
-	a.text = newText(a.stdout, a.flags.quiet || a.flags.json)
+	a.text = newText(a.stdout, a.flags.quiet || a.flags.json || a.flags.nagios)
 	level := slog.LevelWarn
 	if a.flags.verbose > 1 {
 		level = slog.LevelDebug

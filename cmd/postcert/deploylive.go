@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"postcert/cmd/postcert/internal/config"
 	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy"
 	"postcert/deploy/postfix"
@@ -19,6 +20,7 @@ import (
 // pairFiles are where a pair is.
 type pairFiles struct {
 	cert, key string
+	chain     string // "" if cert holds it
 	leaf      string // fingerprint, "" if it is known only when it is read
 	ours      bool   // in our own state directory
 }
@@ -40,12 +42,15 @@ func (a *app) deployLive(ctx context.Context, w wish, live pairFiles, turn *stat
 		}
 		return err
 	}
+	for _, s := range sites {
+		s.inputs = a.inputs(s.instance.ConfigDirectory, live)
+	}
 	pair, warnings, err := a.readLive(ctx, w, live, turn)
 	for _, p := range warnings {
 		res.problem(p)
 	}
 	if err != nil {
-		return err
+		return a.notRead(ctx, sites, w, o, err, v)
 	}
 	v.Certificate = certificateOf(pair)
 	a.showCertificate(pair)
@@ -56,6 +61,29 @@ func (a *app) deployLive(ctx context.Context, w wish, live pairFiles, turn *stat
 		all = append(all, err)
 	}
 	return errors.Join(all...)
+}
+
+// notRead remembers, for each instance, that there is no pair to deploy. To read it
+// again costs nothing, so it is tried again at each pass; the daemon's says it
+// once for the same files.
+func (a *app) notRead(ctx context.Context, sites []*site, w wish, o passOptions, err error, v *passJSON) error {
+	said := true
+	for _, s := range sites {
+		d := deployJSON{Instance: s.instance.ConfigDirectory}
+		rec, _ := a.records().Read(d.Instance, w.name)
+		if o.scheduled && (rec.Waits(s.inputs) || rec.RetryAt(a.now()).After(a.now())) {
+			d.Left = "it was refused before: " + rec.LastError.Message
+		} else {
+			said = false
+			a.recordFailed(ctx, s, w, keypair.Pair{}, err)
+		}
+		d.Next = a.retryOf(s, w)
+		v.Deploys = append(v.Deploys, d)
+	}
+	if said && len(sites) > 0 {
+		return nil
+	}
+	return err
 }
 
 // sitesOf are the instances that are to serve a certificate.
@@ -91,10 +119,13 @@ func (a *app) deployTo(ctx context.Context, s *site, w wish, pair keypair.Pair, 
 	if err != nil {
 		a.log.Warn("reading the status", "err", err)
 	}
-	if d.Left = a.leaveAlone(rec, pair.Fingerprint(), turn, o); d.Left != "" {
+	if d.Left = a.leaveAlone(rec, pair.Fingerprint(), s.inputs, turn, o); d.Left != "" {
 		a.text.printf("  left alone   %s: %s\n", d.Instance, d.Left)
 		d.Next = instant(rec.RetryAt(a.now()))
 		return d, nil
+	}
+	if done, err := a.stillServed(ctx, s, rec, pair.Fingerprint(), &d, res); done {
+		return d, err
 	}
 	c, err := a.liveChange(s, w, pair, o)
 	if err == nil {
@@ -111,7 +142,7 @@ func (a *app) deployTo(ctx context.Context, s *site, w wish, pair keypair.Pair, 
 			if err == nil && rep.Outcome == deploy.NotVerified {
 				err = errNotVerified
 			}
-			a.recordIssued(ctx, s, rep, err)
+			a.recordIssued(ctx, s, w, rep, err)
 			d.Next = a.retryOf(s, w)
 			return d, err
 		}
@@ -121,11 +152,31 @@ func (a *app) deployTo(ctx context.Context, s *site, w wish, pair keypair.Pair, 
 	return d, err
 }
 
+// stillServed proves a pair that was deployed before, in place of deploying it: an
+// administrator may have meant what differs now. What was installed and never
+// verified is deployed, unless it is verified now. done is false if it is to be
+// deployed.
+func (a *app) stillServed(ctx context.Context, s *site, rec *status.Record, leaf string, d *deployJSON, res *result) (done bool, _ error) {
+	unverified := rec != nil && rec.LastOutcome == string(deploy.NotVerified) && rec.Installed == leaf && rec.Wanted == leaf
+	if !proven(rec, leaf) || unverified {
+		return false, nil
+	}
+	rep, err := a.prove(ctx, s, rec, true, res)
+	if problem.From(err).Has("generation_unknown") {
+		return false, nil
+	}
+	if rep != nil {
+		d.Transaction = transactionOf(rep)
+		if rep.Outcome == deploy.Unchanged {
+			a.showReport(rep)
+			a.text.printf("  %s\n", headline(rep, err, false))
+		}
+	}
+	return true, err
+}
+
 // liveChange is the change that serves a pair.
 func (a *app) liveChange(s *site, w wish, pair keypair.Pair, o passOptions) (deploy.Change, error) {
-	if err := a.noCompanions(); err != nil {
-		return deploy.Change{}, err
-	}
 	if slices.Contains(s.settings.SNI, w.name) {
 		return deploy.Change{}, refuse("sni_unsupported", problem.At{File: a.conf.File, Parameter: "sni"},
 			"%s is to be served for its names only, by a lookup table; this version cannot write one", w.name)
@@ -134,14 +185,19 @@ func (a *app) liveChange(s *site, w wish, pair keypair.Pair, o passOptions) (dep
 	if err != nil {
 		return deploy.Change{}, err
 	}
+	policy := verify.Policy{Anchors: anchors}
+	source := w.spec.Directory
+	if w.source == sourceHook {
+		policy.Names, source = ownName(pair), w.watched().cert
+	}
 	c := a.change(s, deploy.Change{
-		Reason: o.reason, Name: w.name, Pair: pair, Source: w.spec.Directory, Judge: true, Policy: verify.Policy{Anchors: anchors},
+		Reason: o.reason, Name: w.name, Service: w.hooked[s.instance.ConfigDirectory], Pair: pair, Source: source, Judge: true, Policy: policy,
 	})
 	return c, a.oneService(s, c)
 }
 
 // leaveAlone says why a pair is not taken to an instance now; "" if it is.
-func (a *app) leaveAlone(rec *status.Record, leaf string, turn status.Turn, o passOptions) string {
+func (a *app) leaveAlone(rec *status.Record, leaf, inputs string, turn status.Turn, o passOptions) string {
 	if rec == nil || o.reason == "obtain" {
 		return ""
 	}
@@ -156,21 +212,26 @@ func (a *app) leaveAlone(rec *status.Record, leaf string, turn status.Turn, o pa
 		return "somebody installed another certificate since; the next renewal is installed again"
 	case !o.scheduled || o.fresh:
 		return ""
+	case rec.Waits(inputs):
+		return "it is refused as long as neither the pair nor the configuration changes: " + rec.Refused.Message
 	case rec.Retry == leaf && again.After(now):
 		return fmt.Sprintf("the last deploy failed (%s); the next one is at %s UTC", rec.LastError.Message, again.UTC().Format(time.DateTime))
-	case rec.Retry == "" && dailyAt(turn, now).After(now):
+	case rec.Retry == "" && dailyAt(turn, now).After(now) && a.probeDue(rec, now).After(now):
 		return "it was proven at its last turn"
 	}
 	return ""
 }
 
 // recordIssued remembers how the deploy of something issued ended.
-func (a *app) recordIssued(ctx context.Context, s *site, rep *deploy.Report, err error) {
+func (a *app) recordIssued(ctx context.Context, s *site, w wish, rep *deploy.Report, err error) {
 	up, ok := a.statusUpdate(s, rep, withCause(ctx, err))
 	if !ok {
 		return
 	}
 	up.Issued = true
+	if w.source == config.SourceACME && up.Exit == 0 {
+		up.From = &status.From{} // whatever it came from before, it is ours to obtain now
+	}
 	if werr := a.records().Record(up); werr != nil {
 		a.log.Warn("recording the status", "err", werr)
 	}
@@ -183,7 +244,11 @@ func (a *app) recordFailed(ctx context.Context, s *site, w wish, pair keypair.Pa
 	}
 	st, problems := advise(err)
 	up := status.Update{
-		Instance: s.instance.ConfigDirectory, Name: w.name, Time: a.now(), Leaf: pair.Fingerprint(), Outcome: string(deploy.Failed), Exit: st, Issued: true,
+		Instance: s.instance.ConfigDirectory, Name: w.name, Time: a.now(), Outcome: string(deploy.Failed), Exit: st, Issued: true,
+		Inputs: s.inputs, Final: anyFinal(problems),
+	}
+	if !pair.IsZero() {
+		up.Leaf = pair.Fingerprint()
 	}
 	if st == statusRefused {
 		up.Outcome = string(deploy.Refused)

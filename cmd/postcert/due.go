@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"postcert/acme"
@@ -39,6 +40,14 @@ func (a *app) due(now time.Time) (out []daemon.Task, sources []keypair.Source, w
 		}
 		out = append(out, t)
 	}
+	for _, rec := range a.lookedAfter(list) {
+		t := daemon.Task{Name: rec.Name, Account: "deploy " + rec.Name, At: a.probeDue(rec, now), Why: "daily proof"}
+		if i := slices.IndexFunc(out, func(other daemon.Task) bool { return other.Name == t.Name }); i < 0 {
+			out = append(out, t)
+		} else if t.At.Before(out[i].At) {
+			out[i] = t // of another instance
+		}
+	}
 	return out, sources, wrong
 }
 
@@ -72,8 +81,18 @@ func (a *app) dueOf(w wish, s glimpse, turn status.Turn, now time.Time) (time.Ti
 		list = a.recordedTargets(w)
 	}
 	for _, t := range list {
-		if rec, err := a.records().Read(t.directory, w.name); err == nil && rec != nil && rec.Retry != "" {
-			sooner(rec.RetryAt(now), "deploy again")
+		rec, err := a.records().Read(t.directory, w.name)
+		if err != nil || rec == nil {
+			continue
+		}
+		if again := rec.RetryAt(now); !again.IsZero() {
+			sooner(again, "deploy again")
+		}
+		if rec.Refused != nil && !rec.Waits(a.inputs(t.directory, a.filesOf(w))) {
+			sooner(now, "deploy, because something was changed")
+		}
+		if rec.Served != nil && !rec.Served.Agrees && !rec.Released {
+			sooner(a.probeDue(rec, now), "another look at the listeners")
 		}
 	}
 	sooner(dailyAt(turn, now), "daily proof")
@@ -110,6 +129,22 @@ func (a *app) orderDue(w wish, now time.Time) (time.Time, string, string) {
 		words = "a question to the CA"
 	}
 	return d.At, words, leaf
+}
+
+// filesOf are the files of the pair that a wish is about now.
+func (a *app) filesOf(w wish) pairFiles {
+	if w.source != config.SourceACME {
+		return lineageFiles(w.lineage)
+	}
+	m, err := a.manager()
+	if err != nil {
+		return pairFiles{}
+	}
+	st, err := m.StateOf(w.spec)
+	if err != nil || st.Current == nil {
+		return pairFiles{}
+	}
+	return lineageFiles(st.Current.Dir)
 }
 
 // recordedTargets are the instances that have a record of a certificate.

@@ -21,7 +21,9 @@ type result struct {
 	problems problem.List
 	fields   []field // what the command is about, in the order it was added
 
-	headline string // the last line of the text: what happened, the state now, what to do
+	views    []*certView // of status, for --nagios
+	told     bool        // the text was printed as a whole: nothing is to be said after it
+	headline string      // the last line of the text: what happened, the state now, what to do
 }
 
 type field struct {
@@ -157,6 +159,9 @@ func planOf(p *deploy.Plan) *planJSON {
 		Left: []string{}, Listeners: []expectJSON{},
 	}
 	for _, f := range p.Files {
+		j.Files = append(j.Files, f.Path)
+	}
+	for _, f := range p.Copies() {
 		j.Files = append(j.Files, f.Path)
 	}
 	for _, e := range p.Edits {

@@ -263,8 +263,14 @@ type journey struct {
 // traced runs postcert and returns what it did.
 func (h *host) traced(args ...string) journey {
 	h.t.Helper()
+	return h.tracedTo(0, args...)
+}
+
+// tracedTo is traced of a run that ends with this exit status.
+func (h *host) tracedTo(status int, args ...string) journey {
+	h.t.Helper()
 	file := filepath.Join(h.dir, "trace")
-	h.with(traceTo + "=" + file).postcert(args...).want(0)
+	h.with(traceTo + "=" + file).postcert(args...).want(status)
 	data, err := os.ReadFile(file)
 	if err != nil {
 		h.t.Fatal(err)

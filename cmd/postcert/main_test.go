@@ -48,7 +48,7 @@ func actAsPostcert() {
 	powered(a)
 	protect()
 	ctx, stop := signalContext(context.Background(), a)
-	status := run(ctx, a, os.Args[1:])
+	status := run(ctx, a, commandLine(os.Args, a.env))
 	stop()
 	done()
 	os.Exit(status)

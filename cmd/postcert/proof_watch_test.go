@@ -89,7 +89,7 @@ func (d *desk) run(ctx context.Context, task daemon.Task) {
 	pair, _, err := d.a.readLive(ctx, w, live, &turn)
 	if err == nil {
 		rec, _ := d.a.records().Read("/etc/postfix", w.name)
-		if d.a.leaveAlone(rec, pair.Fingerprint(), turn, o) == "" {
+		if d.a.leaveAlone(rec, pair.Fingerprint(), "", turn, o) == "" {
 			time.Sleep(time.Second)
 			if task.Why != "daily proof" { // which installs nothing
 				d.install(pair)

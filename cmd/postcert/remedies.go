@@ -21,6 +21,14 @@ var remedies = map[string]string{
 	"source_stale":         "see what the client says about its last renewal; let lineage: name the directory that it writes to, and mount directories, not single files",
 	"tar_invalid":          "make it with: tar c -C DIR fullchain.pem privkey.pem",
 
+	// calls of a deploy hook
+	"hook_unrecognised":  "look at \"postcert help hook\" for how each ACME client calls it; by hand: postcert hook LINEAGE_DIR",
+	"hook_ambiguous":     "call it with the files: postcert hook --cert FILE --key FILE",
+	"hook_incomplete":    "call it as the ACME client does, see \"postcert help hook\"; or with the files: postcert hook --cert FILE --key FILE",
+	"hook_value_refused": "look who calls it: no ACME client gives such a value; nothing was read or run",
+	"hook_not_ours":      "if it is for this mail server, adopt it once: postcert install-cert {file}",
+	"hook_left":          "if it is for this mail server again, adopt it once: postcert install-cert {file}",
+
 	// form of the pair
 	"pem_empty":        "name fullchain.pem and privkey.pem; if this is one of them, the ACME client wrote an empty file: renew, or use its last good copy",
 	"pem_truncated":    "the file is cut off; copy it again, or renew the certificate",
@@ -116,7 +124,13 @@ var remedies = map[string]string{
 	"rehearsal_not_run":          "mend what stands in its way (make room, if it is a full disk), or take the risk: --no-rehearsal",
 	"rehearsal_refused":          "this host's Postfix cannot serve this pair; the log lines above say why. Nothing was changed",
 	"services_unsupported":       "name one certificate for each service, or install it for one at a time: --service SERVICE",
-	"companions_unsupported":     "remove companions from the configuration, and have the other daemons' certificate installed by other means",
+	"companion_account":          "name an owner and a group that exist on this host, by name or number, in companions[].export",
+	"companion_down":             "if it should run, start it; the next deploy, or postcert renew, asks it again",
+	"companion_left":             "point its configuration at other files, or leave it: the copies stay valid until they expire",
+	"companion_program":          "name the program by its absolute path; it and the directories above it must belong to root, and nobody else may write there",
+	"companion_reload":           "reload it by hand, then ask: postcert status",
+	"export_directory":           "make the directory, or correct companions[].export.directory",
+	"export_not_replaceable":     "make the file and its directory writable: no immutable attribute, no read-only or bind mount, enough room",
 
 	// names and generations
 	"name_invalid":       "give it a name of letters, digits, dots and hyphens: --name mail.example.com",
@@ -147,7 +161,15 @@ var remedies = map[string]string{
 	"wanted_not_installed": "run the install again; postcert history says why it failed",
 	"transaction_open":     "settle it: postcert recover",
 	"not_running":          "start Postfix: systemctl start postfix",
-	"served_differs":       "reload Postfix, then ask again; postcert history says what happened last",
+	"drift_file":           "put back what was proven: postcert rollback NAME --to GENERATION; if it was meant: postcert install-cert",
+	"drift_parameter":      "put back what was proven: postcert rollback NAME --to GENERATION; if it was meant: postcert release",
+	"no_pass":              "start it: systemctl status postcert postcert.timer; or call now: postcert renew",
+	"drift_not_reloaded":   "postfix reload, then ask again: postcert renew; if it stays, look who answers there: ss -ltnp",
+	"drift_table":          "build it again: postmap -F, with the table as it is named; then: postfix reload",
+	"deploy_refused":       "mend what it names: renew the certificate at its client, or correct the configuration; it is deployed at the next look by itself, sooner: postcert renew",
+	"expires_soon":         "look why it was not renewed: postcert history, the client's own log; or renew it now: postcert renew --force",
+	"record_unreadable":    "mend what it names; the record is made again from the history at the next change",
+	"served_differs":       "look at what answers there (ss -ltnp, the mail log); reload Postfix, then ask again; postcert history says what happened last",
 
 	// ACME: what is asked for
 	"domain_missing":         "name at least one: --domain mail.example.com",

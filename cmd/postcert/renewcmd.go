@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"postcert/cmd/postcert/internal/config"
+	"postcert/cmd/postcert/internal/status"
 	"postcert/verify/problem"
 )
 
@@ -29,7 +30,7 @@ func (a *app) renewCommand() *cobra.Command {
 	fs.DurationVar(&o.interval, "interval", renewInterval, "how long until the next pass: what becomes due before is done now")
 	fs.BoolVar(&o.scheduled, "scheduled", false, "what waits for its time goes on waiting; how the daemon runs it")
 	_ = fs.MarkHidden("scheduled")
-	a.dryRunFlag(cmd)
+	a.dryRunFlag(cmd, dryOrder)
 	return cmd
 }
 
@@ -39,6 +40,7 @@ func (a *app) renew(ctx context.Context, o passOptions, args []string, res *resu
 		if err := a.recoverFirst(ctx, res); err != nil {
 			return err
 		}
+		a.keepRecords()
 	}
 	list, err := a.wishes(args)
 	if len(list) == 0 && err != nil {
@@ -53,10 +55,13 @@ func (a *app) renew(ctx context.Context, o passOptions, args []string, res *resu
 		return err
 	}
 	res.headline = passHeadline(res, all)
-	if len(list) == 0 {
+	if len(list) == 0 && len(a.lookedAfter(nil)) == 0 {
 		res.headline = "no certificate is configured, and none was obtained. Begin with: postcert obtain --help"
 	}
-	return a.othersServed(ctx, args, list, res)
+	if a.flags.dryRun {
+		return nil
+	}
+	return a.others(ctx, o, args, list, res)
 }
 
 // allKnown refuses a name that nothing is known about.
@@ -86,29 +91,44 @@ func (a *app) recoverFirst(ctx context.Context, res *result) error {
 	return err
 }
 
-// othersServed asks for the certificates that are neither ordered nor watched,
-// such as those that install-cert installed, whether they are served.
-func (a *app) othersServed(ctx context.Context, args []string, list []wish, res *result) error {
-	names := slices.DeleteFunc(a.records().Names(), func(name string) bool {
-		return len(args) > 0 && !slices.Contains(args, name) || slices.ContainsFunc(list, func(w wish) bool { return w.name == name })
-	})
-	for _, name := range names {
-		for _, dir := range a.records().Instances(name) {
-			sites, err := a.sitesOf(ctx, wish{name: name, source: config.SourceWatch, remembered: true, instance: dir})
-			if err != nil {
-				a.blame(res, err)
-				continue
-			}
-			for _, s := range sites {
-				states, err := a.siteStates(ctx, s, name, res)
-				a.blame(res, err)
-				for _, st := range states {
-					if !st.Agrees {
-						a.blame(res, errNo)
-					}
-				}
-			}
+// others are the certificates that are neither ordered nor watched, such as those
+// that install-cert installed: they are proven, and what differs is told or
+// repaired.
+func (a *app) others(ctx context.Context, o passOptions, args []string, list []wish, res *result) error {
+	probes := []probeJSON{}
+	defer func() { res.add("probes", probes) }()
+	for _, rec := range a.lookedAfter(list) {
+		if len(args) > 0 && !slices.Contains(args, rec.Name) {
+			continue
+		}
+		sites, err := a.sitesOf(ctx, wish{name: rec.Name, source: config.SourceWatch, remembered: true, instance: rec.Instance})
+		if err != nil {
+			a.blame(res, err)
+			continue
+		}
+		for _, s := range sites {
+			a.text.printf("%s\n", a.text.paint(bold, rec.Name))
+			probes = append(probes, a.lookAfter(ctx, s, rec, o, res))
+		}
+		if ctx.Err() != nil {
+			return withCause(ctx, ctx.Err())
 		}
 	}
 	return nil
+}
+
+// lookedAfter are the records of what is installed and is none of the wishes.
+func (a *app) lookedAfter(list []wish) []*status.Record {
+	var out []*status.Record
+	for _, name := range a.records().Names() {
+		if slices.ContainsFunc(list, func(w wish) bool { return w.name == name }) {
+			continue
+		}
+		for _, dir := range a.records().Instances(name) {
+			if rec, _ := a.records().Read(dir, name); rec != nil && rec.Installed != "" && !rec.Released {
+				out = append(out, rec)
+			}
+		}
+	}
+	return out
 }

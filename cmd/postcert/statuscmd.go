@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,83 +11,19 @@ import (
 	"postcert/acme"
 	"postcert/cmd/postcert/internal/config"
 	"postcert/cmd/postcert/internal/status"
-	"postcert/deploy"
-	"postcert/deploy/generation"
-	"postcert/verify/probe"
 	"postcert/verify/problem"
 )
 
 func (a *app) statusCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use: "status [NAME]", Short: "compare what is wanted, installed and served", Long: statusHelp, Example: statusExample,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: a.runE(func(ctx context.Context, args []string, res *result) error {
 			return a.status(ctx, args, res)
 		}),
 	}
-}
-
-// records are kept beside the generations, under the same names.
-func (a *app) records() status.Store {
-	return status.Store{Path: func(instance, name string) (string, error) {
-		key, err := generation.InstanceKey(instance)
-		if err != nil {
-			return "", err
-		}
-		return filepath.Join(a.conf.StateDir, "status", key, generation.FileName(name)+".json"), generation.ValidName(name)
-	}}
-}
-
-// recordStatus remembers how a change ended, so that status can fail until
-// what is wanted is served. A dry run is nobody's wish.
-func (a *app) recordStatus(s *site, r *deploy.Report, err error) {
-	up, ok := a.statusUpdate(s, r, err)
-	if !ok {
-		return
-	}
-	if werr := a.records().Record(up); werr != nil {
-		a.log.Warn("recording the status", "err", werr)
-	}
-}
-
-// statusUpdate is what there is to remember of a change's end; false if nothing.
-func (a *app) statusUpdate(s *site, r *deploy.Report, err error) (status.Update, bool) {
-	if a.flags.dryRun || r == nil || r.Plan == nil || r.Plan.Name == "" {
-		return status.Update{}, false
-	}
-	st, problems := advise(err)
-	id := ""
-	if e := problems.Errors(); len(e) > 0 {
-		id = e[0].ID
-	}
-	up := status.Update{
-		Instance: s.instance.ConfigDirectory, Name: r.Plan.Name, Time: a.now(), Outcome: string(r.Outcome),
-		Exit: st, ID: id, Generation: r.Generation, Cause: r.Cause, Leaf: r.Leaf,
-	}
-	if !r.Plan.Pair.IsZero() {
-		up.Leaf = r.Plan.Pair.Fingerprint()
-	}
-	if e := problems.Errors(); len(e) > 0 {
-		up.Message = e[0].Message
-	}
-	switch r.Outcome {
-	case deploy.Installed, deploy.NotVerified:
-		up.Released = r.Plan.Change.Release
-		if !r.Recovered { // or nobody knows
-			up.Rehearsed = rehearsedWords(r.Rehearsed)
-		}
-	}
-	return up, true
-}
-
-func rehearsedWords(r deploy.Rehearsed) status.Rehearsed {
-	switch {
-	case r.OK:
-		return "yes"
-	case r.Reason == "":
-		return "no"
-	}
-	return status.Rehearsed(r.Reason)
+	cmd.Flags().BoolVar(&a.flags.nagios, "nagios", false, "one line and an exit status (0, 1, 2, 3) for Nagios, Icinga and the like")
+	return cmd
 }
 
 type servedJSON struct {
@@ -99,6 +33,14 @@ type servedJSON struct {
 	Record    *status.Record `json:"record"`
 	Installed installedJSON  `json:"installed"`
 	Listeners []observedJSON `json:"listeners"`
+	Level     string         `json:"level"` // ok, warning, critical, unknown: as --nagios has it
+	Last      eventJSON      `json:"last_event"`
+	Next      eventJSON      `json:"next_event"` // that happens by itself
+}
+
+type eventJSON struct {
+	Time  *time.Time `json:"time,omitempty"`
+	Words string     `json:"words"`
 }
 
 type installedJSON struct {
@@ -107,135 +49,109 @@ type installedJSON struct {
 	Current    *certificateJSON `json:"certificate"`
 }
 
+func (e eventView) json() eventJSON { return eventJSON{Time: instant(e.at), Words: e.words} }
+
+// certStatus is one certificate, for programs and for people.
+type certStatus struct {
+	json servedJSON
+	view *certView
+}
+
 func (a *app) status(ctx context.Context, args []string, res *result) error {
+	if a.flags.nagios && a.flags.json {
+		return usagef("--nagios and --json exclude each other")
+	}
 	sites, err := a.instances(ctx)
 	if err != nil {
 		return err
 	}
-	var all []servedJSON
+	a.readPast()
+	orders, late := a.orderStates(first(args), res)
+	var all []certStatus
 	for _, s := range sites {
-		some, err := a.siteStates(ctx, s, first(args), res)
+		some, err := a.siteStates(ctx, s, first(args), orders, res)
 		if err != nil {
 			return err
 		}
 		all = append(all, some...)
 	}
-	res.add("certificates", emptyNotNull(all))
-	orders, late := a.orderStates(first(args), res)
+	bad := 0
+	shown, views := []servedJSON{}, []*certView{}
+	for _, v := range all {
+		shown, views = append(shown, v.json), append(views, v.view)
+		if !v.json.Agrees {
+			bad++
+		}
+	}
+	res.views = views
+	res.add("certificates", shown)
 	res.add("orders", orders)
 	a.staleSources(first(args), res)
+	err = a.statusHeadline(first(args), len(all), bad, orders, late, res)
+	if problem.From(err) == nil {
+		a.showAll(all, orders, res)
+	}
+	return err
+}
+
+// statusHeadline is the answer in one line.
+func (a *app) statusHeadline(name string, all, bad int, orders []orderJSON, late bool, res *result) error {
 	switch {
-	case len(all) == 0 && len(orders) > 0:
-		res.headline = "nothing of what is to be obtained is installed yet. Obtain it: postcert obtain"
+	case all == 0 && len(orders) > 0:
+		res.headline = "NO: nothing of what is to be obtained is installed yet. Obtain it: postcert obtain"
 		return errNo
-	case len(args) == 1 && len(all) == 0:
-		return refuse("name_unknown", problem.At{}, "no certificate %q is installed here", args[0])
-	case len(all) == 0:
-		res.headline = "nothing is installed by postcert yet. Begin with: postcert install-cert --help"
+	case name != "" && all == 0:
+		return refuse("name_unknown", problem.At{}, "no certificate %q is installed here", name)
+	case all == 0:
+		res.headline = "NO: nothing is installed by postcert yet. See what is served now: postcert probe. Begin with: postcert install-cert --help"
 		return errNo
-	case slices.ContainsFunc(all, func(v servedJSON) bool { return !v.Agrees }):
+	case bad > 0:
+		res.headline = fmt.Sprintf("NO: %d of %d certificates not as they should be.", bad, all)
+		if all == 1 {
+			res.headline = "NO: not as it should be."
+		}
 		return errNo
 	case late:
-		res.headline = "what is installed is served on every listener, but its renewal is late."
+		res.headline = "NO: what is installed is served on every listener, but its renewal is late."
 		return errNo
 	}
-	res.headline = "wanted, installed and served agree on every listener."
+	res.headline = "ok: wanted, installed and served agree on every listener."
 	return nil
 }
 
-// siteStates are the certificates of one instance, or the one that is named:
-// those that Postfix reads from our directory, and those that are wanted and
-// that it does not read.
-func (a *app) siteStates(ctx context.Context, s *site, name string, res *result) ([]servedJSON, error) {
-	states, err := s.engine.States(ctx)
-	if err != nil {
-		return nil, err
+// showAll prints the answer first, then what is wrong, then the rest. A quiet
+// command says only what is wrong, at its end, as all commands do.
+func (a *app) showAll(all []certStatus, orders []orderJSON, res *result) {
+	if a.text.quiet || a.flags.nagios {
+		return
 	}
-	records, err := a.records().List(s.instance.ConfigDirectory)
-	if err != nil {
-		return nil, err
+	res.told = true
+	now := a.now()
+	var views []*certView
+	of := map[string]bool{}
+	var told problem.List
+	for _, v := range all {
+		views = append(views, v.view)
+		of[v.view.name] = true
+		told = append(told, v.view.problems...)
 	}
-	var out []servedJSON
-	for _, st := range states {
-		i := slices.IndexFunc(records, func(r *status.Record) bool { return r.Name == st.Name })
-		var rec *status.Record
-		if i >= 0 {
-			rec = records[i]
-			records = slices.Delete(records, i, i+1)
-		}
-		if name == "" || name == st.Name {
-			out = append(out, a.showState(s, st, rec, res))
+	a.text.printf("%s\n", a.text.paint(bold, res.headline))
+	for _, p := range res.problems {
+		if !slices.ContainsFunc(told, func(q problem.Problem) bool { return q.ID == p.ID && q.Message == p.Message }) {
+			a.showProblem(p)
 		}
 	}
-	for _, rec := range records {
-		if rec.Wanted != "" && (name == "" || name == rec.Name) {
-			out = append(out, a.showMissing(rec, res))
+	a.showStatus(views, now)
+	for _, o := range orders {
+		if of[o.Name] {
+			continue
 		}
-	}
-	return out, nil
-}
-
-// showMissing is about a certificate that was asked for and that no parameter
-// names: its first install did not succeed, or somebody edited main.cf since.
-func (a *app) showMissing(rec *status.Record, res *result) servedJSON {
-	a.text.printf("%s  %s\n", a.text.paint(bold, rec.Name), a.text.paint(faint, rec.Instance))
-	a.text.printf("  last         %s\n", rec.Words())
-	why := "no parameter in main.cf or master.cf names its file any more"
-	if rec.LastError.Message != "" {
-		why = rec.LastError.Message
-	}
-	res.problems = append(res.problems, problem.New("wanted_not_installed", problem.At{File: rec.Instance},
-		"the certificate %s, wanted since %s, is not installed: %s", rec.Name, rec.WantedSince.UTC().Format(time.DateTime), why))
-	return servedJSON{Instance: rec.Instance, Name: rec.Name, Record: rec, Listeners: []observedJSON{}}
-}
-
-// showState prints one certificate's state and says what disagrees.
-func (a *app) showState(s *site, st deploy.State, rec *status.Record, res *result) servedJSON {
-	v := servedJSON{Instance: s.instance.ConfigDirectory, Name: st.Name, Agrees: true, Record: rec, Listeners: []observedJSON{},
-		Installed: installedJSON{Generation: st.Generation, File: st.File, Current: certificateOf(st.Pair)}}
-	no := func(id, format string, args ...any) {
-		v.Agrees = false
-		res.problems = append(res.problems, problem.New(id, problem.At{File: st.File}, format, args...))
-	}
-	a.text.printf("%s  %s\n", a.text.paint(bold, st.Name), a.text.paint(faint, s.instance.ConfigDirectory))
-	switch {
-	case st.Pair.IsZero():
-		no("installed_unreadable", "the installed file cannot be read: %v", st.Err)
-	default:
-		a.showCertificate(st.Pair)
-		a.text.printf("               generation %s, %s\n", generationWords(st.Generation), bar(st.Pair.Leaf().NotBefore, st.Pair.Leaf().NotAfter, a.now()))
-		if a.now().After(st.Pair.Leaf().NotAfter) {
-			no("cert_expired", "the installed certificate expired on %s", st.Pair.Leaf().NotAfter.UTC().Format(time.DateOnly))
+		a.text.printf("\n%s  %s\n", a.text.paint(bold, o.Name), a.text.paint(faint, "not installed"))
+		if o.LastError != "" {
+			a.text.printf("  last failure %s\n", o.LastError)
 		}
+		a.text.printf("  next order %s\n", o.Next.words())
 	}
-	if rec != nil && rec.Wanted != "" && !st.Pair.IsZero() && rec.Wanted != st.Pair.Fingerprint() {
-		no("wanted_not_installed", "the certificate wanted since %s (%s…) is not the installed one: %s",
-			rec.WantedSince.UTC().Format(time.DateTime), rec.Wanted[:16], rec.LastError.Message)
-	}
-	if rec != nil && rec.Retry != "" && rec.Retry != rec.Wanted {
-		no("issued_not_installed", "the certificate that was obtained last (%s…) is not installed: %s; next attempt at %s UTC",
-			rec.Retry[:16], rec.LastError.Message, rec.RetryAt(a.now()).UTC().Format(time.DateTime))
-	}
-	if st.Open {
-		no("transaction_open", "a change was interrupted and is not settled")
-	}
-	if !st.Running {
-		no("not_running", "Postfix is not running")
-	}
-	a.showObservations(st.Listeners)
-	for _, o := range st.Listeners {
-		v.Listeners = append(v.Listeners, observedOf(o))
-		if o.Verdict != probe.Proven && !o.Expectation.Ignore {
-			no("served_differs", "%s on %s: %s", o.Expectation.Listener.ID(), o.Expectation.Endpoint.Address, o.Words())
-		}
-	}
-	if rec != nil {
-		a.text.printf("  last         %s\n", rec.Words())
-		if at := rec.RetryAt(a.now()); !at.IsZero() {
-			a.text.printf("  next deploy  %s UTC\n", at.UTC().Format(time.DateTime))
-		}
-	}
-	return v
 }
 
 // orderJSON is what is to be ordered of one certificate, and when.
@@ -278,10 +194,6 @@ func (a *app) orderStates(name string, res *result) (out []orderJSON, late bool)
 		out = append(out, v)
 		late = late || d.Critical
 		a.alarm(w, st, d, res)
-		a.text.printf("%s  next order %s\n", a.text.paint(bold, w.name), v.Next.words())
-		if st.LastError != "" {
-			a.text.printf("  last failure %s\n", st.LastError)
-		}
 	}
 	return out, late
 }
@@ -291,12 +203,4 @@ func generationWords(n int) string {
 		return "unknown"
 	}
 	return fmt.Sprint(n)
-}
-
-// bar draws the used part of a lifetime.
-func bar(from, until, now time.Time) string {
-	const width = 20
-	used := float64(now.Sub(from)) / float64(until.Sub(from))
-	n := min(max(int(used*width+0.5), 0), width)
-	return "[" + strings.Repeat("#", n) + strings.Repeat(".", width-n) + "] " + fmt.Sprintf("%.0f %% of its lifetime used", min(max(used, 0), 1)*100)
 }

@@ -30,6 +30,9 @@ func (w wish) foreign() bool { return w.source != config.SourceACME }
 
 // reads is where the pair of another client is.
 func (w wish) reads() keypair.Source {
+	if !w.files.isZero() {
+		return keypair.Source{Cert: w.files.cert, Key: w.files.key, Chain: w.files.chain, Foreign: true}
+	}
 	return lineage.In(w.lineage, w.name)
 }
 

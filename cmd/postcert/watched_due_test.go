@@ -131,7 +131,7 @@ func TestFreshIsNotLeftAlone(t *testing.T) {
 	turn := status.Turn{Name: hostName, Began: now, Ended: now}
 	rec := &status.Record{Name: hostName, Issued: "leaf", Wanted: "leaf"}
 	for _, fresh := range []bool{true, false} {
-		left := d.a.leaveAlone(rec, "leaf", turn, passOptions{reason: "renew", scheduled: true, fresh: fresh})
+		left := d.a.leaveAlone(rec, "leaf", "", turn, passOptions{reason: "renew", scheduled: true, fresh: fresh})
 		if (left == "") != fresh {
 			t.Errorf("fresh: %v: left alone: %q", fresh, left)
 		}

@@ -20,7 +20,7 @@ func TestHistoryWhenTheClockJumps(t *testing.T) {
 	for i, year := range []int{2026, 1970, 2106, 2026, 2026, 1970, 2027} {
 		now = time.Date(year, 11, 21, 12, 0, i, 0, time.UTC)
 		result := fmt.Sprint(i)
-		if err := j.Remember(result, json.RawMessage(`{}`)); err != nil {
+		if _, err := j.Remember(result, json.RawMessage(`{}`)); err != nil {
 			t.Fatal(err)
 		}
 		want = append(want, result)
@@ -31,7 +31,7 @@ func TestHistoryWhenTheClockJumps(t *testing.T) {
 	}
 	now = time.Date(1970, 1, 1, 0, 0, 1, 0, time.UTC)
 	for range KeepRecords {
-		if err := j.Remember("later", json.RawMessage(`{}`)); err != nil {
+		if _, err := j.Remember("later", json.RawMessage(`{}`)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -128,18 +128,30 @@ func (j Journal) recordNames() ([]string, error) {
 // Records returns the history, newest first. Files that can't be read as
 // records are left out and reported together in the error, beside the rest.
 func (j Journal) Records() ([]Record, error) {
+	all, _, err := j.RecordsAfter("")
+	return all, err
+}
+
+// RecordsAfter returns what the history says since the record with this id, newest
+// first, as Records does. Only those files are read. found is false if there is no
+// such record, any more or yet: then it returns all.
+func (j Journal) RecordsAfter(id string) (all []Record, found bool, err error) {
 	if _, err := j.FS.Lstat(j.History); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, nil
+			return nil, false, nil
 		}
-		return nil, fmt.Errorf("history: %w", err)
+		return nil, false, fmt.Errorf("history: %w", err)
 	}
 	names, err := j.recordNames()
 	if err != nil {
-		return nil, err
+		return nil, false, err
+	}
+	if id != "" {
+		if i := slices.IndexFunc(names, func(name string) bool { return strings.HasSuffix(name, "-"+id+".json") }); i >= 0 {
+			names, found = names[i+1:], true
+		}
 	}
 	slices.Reverse(names)
-	var all []Record
 	var errs []error
 	for _, name := range names {
 		path := filepath.Join(j.History, name)
@@ -154,5 +166,5 @@ func (j Journal) Records() ([]Record, error) {
 		}
 		all = append(all, r)
 	}
-	return all, errors.Join(errs...)
+	return all, found, errors.Join(errs...)
 }

@@ -173,6 +173,7 @@ func (v *validator) instances(list []Instance, names []string) {
 		v.services(in.Services, names, path+".services")
 		v.check(path+".layout", oneOf(in.Layout, LayoutAuto, LayoutPair, LayoutKeep))
 		v.check(path+".rehearsal", oneOf(in.Rehearsal, RehearsalAuto, RehearsalRequired))
+		v.check(path+".drift", oneOf(in.Drift, DriftReport, DriftRepair))
 		v.domains(in.Names, path+".names")
 		for j, listener := range in.IgnoreListeners {
 			v.check(fmt.Sprintf("%s.ignore_listeners[%d]", path, j), checkListener(listener))

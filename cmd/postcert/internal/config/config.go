@@ -204,6 +204,16 @@ const (
 	RehearsalRequired Rehearsal = "required" // refuse
 )
 
+// Drift says what happens when the daily probe finds that what is there differs
+// from what was proven: somebody restored an old file, edited a parameter back, or
+// did not reload.
+type Drift string
+
+const (
+	DriftReport Drift = "report" // it is told, and left as it is: somebody may have meant it
+	DriftRepair Drift = "repair" // what was proven is installed again, by a transaction like any other
+)
+
 // Instance is what one Postfix instance serves.
 type Instance struct {
 	ConfigDirectory string `yaml:"config_directory"` // where its main.cf is; required, unique
@@ -219,6 +229,7 @@ type Instance struct {
 	Services  []Service `yaml:"services"`  // service entries with a certificate of their own
 	Layout    Layout    `yaml:"layout"`    // default auto
 	Rehearsal Rehearsal `yaml:"rehearsal"` // default auto
+	Drift     Drift     `yaml:"drift"`     // default report
 
 	// Names are DNS names that every default certificate of this instance must
 	// cover, beside those of the leaf that is served now.
@@ -248,10 +259,11 @@ type Probe struct {
 // Companion is another daemon on this host that must serve the same certificate.
 // Its configuration is never edited: it gets files, a reload and a question.
 type Companion struct {
-	Name   string   `yaml:"name"` // required, unique
-	Export Export   `yaml:"export,omitempty"`
-	Reload []string `yaml:"reload,omitempty"` // a program by its absolute path, and its arguments; no shell
-	Probe  []string `yaml:"probe,omitempty"`  // smtp, smtps, imap or imaps URLs that must present the new leaf
+	Name        string   `yaml:"name"`                  // required, unique
+	Certificate string   `yaml:"certificate,omitempty"` // the name of the certificate that it gets; needed where there are several
+	Export      Export   `yaml:"export,omitempty"`
+	Reload      []string `yaml:"reload,omitempty"` // a program by its absolute path, and its arguments; no shell
+	Probe       []string `yaml:"probe,omitempty"`  // smtp, smtps, imap or imaps URLs that must present the new leaf
 }
 
 // Export is a copy of the pair for another daemon: fullchain.pem and

@@ -141,6 +141,7 @@ func (c *Config) complete() {
 	for i := range c.Instances {
 		fill(&c.Instances[i].Layout, LayoutAuto)
 		fill(&c.Instances[i].Rehearsal, RehearsalAuto)
+		fill(&c.Instances[i].Drift, DriftReport)
 	}
 	for i := range c.Companions {
 		if export := &c.Companions[i].Export; *export != (Export{}) {

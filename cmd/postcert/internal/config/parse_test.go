@@ -132,6 +132,8 @@ func TestParseRefusesValues(t *testing.T) {
 		{"service without certificate", inst("services: [{service: smtps/inet}]"), "services[0].certificate: is missing"},
 		{"unknown layout", inst("layout: pairs"), `did you mean "pair"?`},
 		{"unknown rehearsal", inst("rehearsal: always"), "is not auto or required"},
+		{"unknown drift", inst("drift: repiar"), `did you mean "repair"?`},
+		{"drift that is a truth value", inst("drift: yes"), "instances[0].drift"},
 		{"required name that is none", inst("names: [a b]"), "not a DNS name"},
 		{"listener without port", inst("ignore_listeners: [127.0.0.1]"), "neither service/type nor IP:port"},
 		{"probe without listener", inst(`probe: [{address: "127.0.0.1:25"}]`), "probe[0].listener: is missing"},

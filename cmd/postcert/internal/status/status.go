@@ -4,7 +4,18 @@
 // wanted is what is served.
 //
 // There is one small JSON file a certificate. It holds fingerprints, times and
-// words, never a key. It does not say what is served now: only a handshake can.
+// words, never a key. It does not say what is served now, only what was when
+// somebody asked last: see [Served].
+//
+// A record is a memory, not a source. A run is killed between the end of its
+// transaction and the writing of the record, a file is damaged, or it is of
+// another version: in each case what the record lacks is in the history of the
+// transactions, which is written before a transaction counts as closed. So a
+// record is always read together with what the history says since, see
+// [Store.Missed], and one that cannot be read is made again from the history.
+//
+// What fails is tried again, after waits that grow, except for a refusal that can
+// only be repeated: see [Final].
 package status
 
 import (
@@ -47,6 +58,35 @@ type Record struct {
 	Failures    int       `json:"failures,omitempty"`    // deploys of Retry in a row that did not end well
 	NextAttempt time.Time `json:"next_attempt,omitzero"` // when Retry is deployed again
 	Released    bool      `json:"released,omitempty"`
+	Refused     *Refused  `json:"refused,omitempty"` // what is not tried again until something changes
+
+	// What the listeners presented when they were asked last, and how what is
+	// there differs from what was proven; nil if nobody asked, or nothing does.
+	Served *Served `json:"served,omitempty"`
+	Drift  *Drift  `json:"drift,omitempty"`
+
+	Service string `json:"service,omitempty"` // the service entry that alone reads it; "" if it is the instance's
+	History string `json:"history,omitempty"` // id of the last record of the history that this one knows of
+
+	// Where the pair came from that another client obtained, so that it can be
+	// deployed again without that client, and its next hook call is known to be ours.
+	Lineage string  `json:"lineage,omitempty"` // directory, links as given; "" if its files stand in one with others'
+	Source  *Source `json:"source,omitempty"`  // nil: fullchain.pem and privkey.pem in Lineage, or not known
+}
+
+// Source are the files of a pair, where they are not fullchain.pem and privkey.pem
+// of a directory.
+type Source struct {
+	Cert  string `json:"cert"`
+	Key   string `json:"key"`
+	Chain string `json:"chain,omitempty"`
+}
+
+// From is a lineage that a pair came from.
+type From struct {
+	Lineage string
+	Source  *Source
+	Service string
 }
 
 // Rehearsed is "yes", "no", or why the rehearsal did not run. In JSON, as
@@ -95,9 +135,17 @@ type Update struct {
 	Released       bool      // the certificate was given back: nothing is wanted any more
 	Rehearsed      Rehearsed // "" leaves the record's value
 	Exit           int
-	ID, Message    string // of the first problem
-	Cause          string // why it was undone
-	Issued         bool   // Leaf is one that we obtained: if this did not end well, it is tried again
+	ID, Message    string  // of the first problem
+	Cause          string  // why it was undone
+	Issued         bool    // Leaf is to be served without anybody's asking, so a failure is tried again: we obtained it, or a lineage holds it
+	Final          bool    // one of the problems is Final
+	Inputs         string  // what a refusal was about, see Refused; "" if not known
+	From           *From   // where Leaf was read from; nil leaves what is remembered
+	Service        string  // the service entry that alone reads it
+	History        string  // id of the history's record of this; "" if there is none
+	Served         *Served // what the listeners presented at its end; nil if that is not known
+	Probe          bool    // nothing was attempted: the listeners were asked, and the differences looked for
+	Drift          []Difference
 }
 
 // Store is where the records are.
@@ -105,13 +153,27 @@ type Store struct {
 	// Path is the file of a certificate's record, NAME.json in a directory of
 	// the instance's own. It refuses what cannot be a name.
 	Path func(instance, name string) (string, error)
+
+	// Missed is what the history says of an instance's certificates since the
+	// record of it with this id, oldest first; found is false if there is no such
+	// record, and all is returned. nil: there is no history.
+	Missed func(instance, after string) (list []Update, found bool)
 }
 
 // maxRecord is more than any record has, in bytes.
 const maxRecord = 1 << 20
 
-// Read returns the record of a certificate, or nil if there is none.
+// Read returns the record of a certificate as it is true now, or nil if there is
+// none. One that cannot be understood is made again from the history; an error is
+// of what cannot be read at all, and the record beside it is what the history says.
 func (s Store) Read(instance, name string) (*Record, error) {
+	r, err := s.read(instance, name)
+	r, _ = s.catchUp(instance, name, r, nil)
+	return r, err
+}
+
+// read returns the record as it was written, or nil if there is none.
+func (s Store) read(instance, name string) (*Record, error) {
 	path, err := s.Path(instance, name)
 	if err != nil {
 		return nil, err
@@ -125,35 +187,91 @@ func (s Store) Read(instance, name string) (*Record, error) {
 		return nil, err
 	}
 	var r Record
-	if err := json.Unmarshal(data, &r); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
+	if json.Unmarshal(data, &r) != nil || r.Version != Version {
+		return nil, nil
 	}
 	return &r, nil
 }
 
-// List returns the records of an instance, by name. One that cannot be read is
-// an error, as in Read.
+// catchUp folds into a record what the history knows and it does not, and u in
+// place of the history's words for it, if it is among them; folded tells that. A
+// record of before there were ids in it knows what happened until its own last
+// time. No record, nothing to fold: nil.
+func (s Store) catchUp(instance, name string, r *Record, u *Update) (_ *Record, folded bool) {
+	if s.Missed == nil {
+		return r, false
+	}
+	after, last := "", time.Time{}
+	if r != nil {
+		after, last = r.History, r.LastTime
+	}
+	list, found := s.Missed(instance, after)
+	for _, missed := range list {
+		own := u != nil && u.History != "" && u.History == missed.History
+		if missed.Name != name || !found && !own && !missed.Time.After(last) {
+			continue
+		}
+		if r == nil {
+			r = &Record{}
+		}
+		if own {
+			missed, folded = *u, true
+		}
+		r.fold(missed)
+	}
+	// What is not among what it lacks, it has: another run was faster.
+	return r, folded || found && u != nil && u.History != ""
+}
+
+// List returns the records of an instance, by name, as Read does. One that cannot
+// be read does not hide the others.
 func (s Store) List(instance string) ([]*Record, error) {
-	path, err := s.Path(instance, "any")
+	names, err := s.names(instance)
 	if err != nil {
 		return nil, err
 	}
-	entries, err := os.ReadDir(filepath.Dir(path))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
 	var out []*Record
-	for _, e := range entries {
-		name, ok := strings.CutSuffix(e.Name(), ".json")
-		if !ok {
-			continue
-		}
+	for _, name := range names {
 		r, rerr := s.Read(instance, name)
 		if err = errors.Join(err, rerr); r != nil {
 			out = append(out, r)
 		}
 	}
 	return out, err
+}
+
+// All returns the records of all instances. What cannot be read is passed over.
+func (s Store) All() []*Record {
+	var out []*Record
+	s.each(func(r *Record) { out = append(out, r) })
+	return out
+}
+
+// names are the certificates of an instance that have a record, or ought to have
+// one by the history; sorted.
+func (s Store) names(instance string) ([]string, error) {
+	path, err := s.Path(instance, "any")
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var out []string
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), ".json"); ok && !strings.HasPrefix(name, ".") {
+			out = append(out, name)
+		}
+	}
+	if s.Missed != nil {
+		list, _ := s.Missed(instance, "")
+		for _, u := range list {
+			out = append(out, u.Name)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out), nil
 }
 
 // Instances are the configuration directories of those instances that have a
@@ -197,20 +315,77 @@ func (s Store) each(f func(*Record)) {
 }
 
 // Record folds the end of an attempt into the record. The caller holds the lock
-// of the state directory, or has just released it: the last writer wins, and
-// each writes a whole record.
+// of the state directory, or has just released it: the last writer wins, each
+// writes a whole record, and what the other one knew is in the history.
 func (s Store) Record(u Update) error {
-	r, err := s.Read(u.Instance, u.Name)
-	if err != nil || r == nil {
-		// An unreadable record is replaced: it is a memory, not a source.
+	r, _ := s.read(u.Instance, u.Name) // an unreadable one is replaced
+	r, folded := s.catchUp(u.Instance, u.Name, r, &u)
+	if r == nil {
 		r = &Record{}
 	}
-	r.fold(u)
+	if !folded {
+		r.fold(u)
+	}
+	return s.write(r)
+}
+
+// Keep writes what Read made of a record, if that is more than was written before.
+func (s Store) Keep(instance, name string) error {
+	was, _ := s.read(instance, name)
+	r, err := s.Read(instance, name)
+	if r == nil || was != nil && was.History == r.History {
+		return err
+	}
+	return s.write(r)
+}
+
+func (s Store) write(r *Record) error {
+	path, err := s.Path(r.Instance, r.Name)
+	if err != nil {
+		return err
+	}
+	return write(path, r)
+}
+
+// Begin writes down that a pair is about to be deployed, for one who may be killed
+// in the middle of it: unless an Update follows, it is deployed again after wait.
+func (s Store) Begin(u Update, wait time.Duration) error {
+	r, err := s.Read(u.Instance, u.Name)
+	if err != nil || r == nil {
+		r = &Record{}
+	}
+	r.Version, r.Instance, r.Name = Version, u.Instance, u.Name
+	r.foldFrom(u)
+	if r.Retry != u.Leaf {
+		r.Failures = 0
+	}
+	r.Issued, r.Retry, r.Released = u.Leaf, u.Leaf, false
+	r.NextAttempt = u.Time.UTC().Add(wait)
 	path, err := s.Path(u.Instance, u.Name)
 	if err != nil {
 		return err
 	}
 	return write(path, r)
+}
+
+// Forget drops the record of a certificate that was begun and never installed.
+func (s Store) Forget(instance, name string) error {
+	r, err := s.Read(instance, name)
+	if err != nil || r == nil || r.Installed != "" || r.LastOutcome != "" {
+		return err
+	}
+	path, err := s.Path(instance, name)
+	if err != nil {
+		return err
+	}
+	return os.Remove(path)
+}
+
+// foldFrom remembers where a pair came from.
+func (r *Record) foldFrom(u Update) {
+	if u.From != nil {
+		r.Lineage, r.Source, r.Service = u.From.Lineage, u.From.Source, u.From.Service
+	}
 }
 
 // write makes v the content of path, as a whole.
@@ -231,84 +406,10 @@ func write(path string, v any) error {
 	return atomicfile.Write(atomicfile.OS, path, append(data, '\n'), atomicfile.Attr{Mode: 0o600})
 }
 
-// fold is what one attempt changes in a record.
-func (r *Record) fold(u Update) {
-	r.Version, r.Instance, r.Name = Version, u.Instance, u.Name
-	r.LastOutcome, r.LastTime = u.Outcome, u.Time.UTC()
-	// A pair that was refused is nobody's wish any more: what is served stays
-	// right, and the error is remembered.
-	if u.Leaf != "" && r.Wanted != u.Leaf && u.Outcome != "refused" {
-		r.Wanted, r.WantedSince = u.Leaf, u.Time.UTC()
-	}
-	if u.Released {
-		r.Wanted, r.WantedSince, r.Installed, r.Generation = "", time.Time{}, "", 0
-	}
-	r.foldRetry(u)
-	if u.Rehearsed != "" {
-		r.Rehearsed = u.Rehearsed
-	}
-	switch u.Outcome {
-	case "installed", "unchanged", "not_verified":
-		if u.Leaf != "" {
-			r.Installed = u.Leaf
-		}
-		if u.Generation > 0 {
-			r.Generation = u.Generation
-		}
-	}
-	if u.Exit == 0 {
-		r.LastSuccess, r.LastError = u.Time.UTC(), Failure{}
-		return
-	}
-	r.LastError = Failure{ID: u.ID, Message: u.Message, Exit: u.Exit, Time: u.Time.UTC()}
-	if r.LastError.Message == "" {
-		r.LastError.Message = u.Cause
-	}
-}
-
-// foldRetry is what one attempt changes in what is tried again: a failure of what
-// we obtained begins or lengthens the wait, any success ends it, because somebody
-// has chosen what is to be served. A failure of something else leaves it.
-func (r *Record) foldRetry(u Update) {
-	if u.Issued && u.Leaf != "" {
-		r.Issued = u.Leaf
-	}
-	switch {
-	case u.Exit == 0:
-		r.Retry, r.Failures, r.NextAttempt = "", 0, time.Time{}
-		r.Released = u.Released
-	case u.Issued && u.Leaf != "":
-		if r.Retry != u.Leaf {
-			r.Failures = 0
-		}
-		r.Retry = u.Leaf
-		r.Failures++
-		r.NextAttempt = u.Time.UTC().Add(RetryGap(r.Failures))
-	}
-}
-
-// retryGaps are the waits after 1, 2, ... deploys that did not end well. Each
-// attempt may reload production twice, so they become long.
-var retryGaps = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 3 * time.Hour, MaxRetryGap}
-
-// MaxRetryGap is the longest of them.
-const MaxRetryGap = 6 * time.Hour
-
-// RetryGap is the wait before the next deploy after n that did not end well.
-func RetryGap(n int) time.Duration {
-	return retryGaps[min(max(n, 1), len(retryGaps))-1]
-}
-
-// RetryAt is when what failed is deployed again, zero if nothing is. A clock that
-// was set back makes it no further away than the longest wait.
-func (r *Record) RetryAt(now time.Time) time.Time {
-	if r == nil || r.Retry == "" {
-		return time.Time{}
-	}
-	if r.NextAttempt.Sub(now) > MaxRetryGap {
-		return now
-	}
-	return r.NextAttempt
+// Settled tells whether a leaf is what was installed last, with nothing left to be
+// tried again.
+func (r *Record) Settled(leaf string) bool {
+	return r != nil && leaf != "" && r.Installed == leaf && r.Retry == ""
 }
 
 // Words says in one line how the last attempt ended.
