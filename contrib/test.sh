@@ -51,9 +51,9 @@ stage() {
 	exit 1
 }
 
-packages='postfix postfix-mysql postfix-pcre bind9 dovecot-imapd certbot lego dehydrated uacme acmetool curl openssl gcc libc6-dev acl attr patch strace procps iproute2 util-linux e2fsprogs ca-certificates'
+packages='postfix postfix-mysql postfix-pcre bind9 dovecot-imapd certbot lego dehydrated uacme acmetool curl openssl gcc libc6-dev acl attr patch strace procps iproute2 util-linux e2fsprogs ca-certificates prometheus'
 [ "$form" != -long ] || packages="$packages xfsprogs btrfs-progs"
-programs='openssl named dovecot certbot lego gcc patch setfacl setfattr strace ps ip unshare mkfs.ext4 chattr'
+programs='openssl named dovecot certbot lego gcc patch setfacl setfattr strace ps ip unshare mkfs.ext4 chattr promtool'
 
 installed() {
 	case $(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null) in
@@ -112,13 +112,25 @@ install_needs() {
 	installed bind9 || named=new
 	dovecot=old
 	installed dovecot-core || dovecot=new
+	prometheus=old # for its promtool
+	installed prometheus || prometheus=new
 	running=no
 	if postfix_runs; then running=yes; fi
 	if [ $postfix = new ]; then # what it starts for a moment listens on loopback only
 		echo 'postfix postfix/main_mailer_type select Local only' | debconf-set-selections
 	fi
+	# A unit that is masked is not started by its installation.
+	if [ $prometheus = new ] && [ -d /run/systemd/system ]; then systemctl mask --runtime prometheus.service; fi
 	# --no-remove: Debian has one mail server at a time, and this may be somebody's.
-	apt_install $missing || { apt-get update && apt_install $missing; } || return 1
+	got=0
+	apt_install $missing || { apt-get update && apt_install $missing; } || got=1
+	if [ $prometheus = new ] && [ -d /run/systemd/system ]; then
+		systemctl unmask --runtime prometheus.service
+		systemctl disable prometheus.service
+	elif [ $prometheus = new ] && [ -x /etc/init.d/prometheus ]; then
+		/etc/init.d/prometheus stop
+	fi
+	[ $got = 0 ] || return 1
 	if [ $named = new ] && [ -d /run/systemd/system ]; then systemctl disable --now named.service; fi
 	if [ $dovecot = new ] && [ -d /run/systemd/system ]; then systemctl disable --now dovecot.socket dovecot.service; fi
 	if [ $running = no ]; then stop_postfix $postfix; fi

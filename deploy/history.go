@@ -131,7 +131,7 @@ func (r *run) record(err error) Record {
 	if rec.Cause == "" && err != nil {
 		rec.Cause = err.Error()
 	}
-	for _, s := range r.report.Steps {
+	for _, s := range r.steps { // the report gets them only after the journal was closed
 		rec.Took += s.Took.Milliseconds()
 	}
 	for _, o := range r.report.Listeners {

@@ -17,6 +17,7 @@ import (
 	"postcert/acme/watch"
 	"postcert/cmd/postcert/internal/config"
 	"postcert/cmd/postcert/internal/daemon"
+	"postcert/cmd/postcert/internal/metrics"
 	"postcert/deploy"
 	"postcert/deploy/atomicfile"
 	"postcert/deploy/program"
@@ -50,7 +51,8 @@ type keeper struct {
 	exe string
 	log *slog.Logger
 
-	watch *watch.Watcher
+	watch   *watch.Watcher
+	metrics listener
 
 	mu   sync.Mutex
 	app  *app   // with the configuration in force
@@ -84,6 +86,7 @@ func (a *app) daemon(ctx context.Context, res *result) error {
 	(&daemon.Loop{
 		Tasks: s.due, Run: s.run, Reload: s.reload, Hangup: hangup, Hints: s.watch.Hints(), Tell: manager, Now: a.now, Log: s.log, Watchdog: manager.Watchdog(),
 	}).Live(ctx)
+	s.metrics.close()
 	s.log.Info("ended", "why", context.Cause(ctx))
 	res.headline = "ended: nothing is left running. What is due is on disk, and is done at the next start."
 	return nil // asked for, and clean
@@ -135,7 +138,14 @@ func (s *keeper) adopt(c config.Config) error {
 	next := *s.app
 	next.conf = c
 	s.app, s.conf = &next, path
+	s.metrics.follow(c.Metrics.Listen, s.snapshot, s.log)
 	return nil
+}
+
+// snapshot is for a scrape.
+func (s *keeper) snapshot() metrics.Snapshot {
+	a, _ := s.inForce()
+	return a.snapshot()
 }
 
 // inForce are the configuration and its copy.

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy/postfix/postfixtest"
 	"postcert/verify/certtest"
 )

@@ -83,9 +83,9 @@ func (a *app) hookCommand() *cobra.Command {
 		Use:   "hook [LINEAGE_DIR | --cert FULLCHAIN --key PRIVKEY [--chain CHAIN] | EVENT ARG...]",
 		Short: "deploy hook of certbot, lego, acme.sh, dehydrated, acmetool and others", Long: hookHelp, Example: hookExample,
 		Args: usageArgs(cobra.ArbitraryArgs),
-		RunE: a.runE(func(ctx context.Context, args []string, res *result) error {
+		RunE: a.runE(a.telling(func(ctx context.Context, args []string, res *result) error {
 			return a.hook(ctx, src, args, res)
-		}),
+		})),
 	}
 	fs := cmd.Flags()
 	fs.SetInterspersed(false) // what a client appends is not for us to parse

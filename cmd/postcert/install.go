@@ -131,9 +131,9 @@ func (a *app) installCommand() *cobra.Command {
 		Long:    installHelp,
 		Example: installExample,
 		Args:    usageArgs(cobra.MaximumNArgs(1)),
-		RunE: a.runE(func(ctx context.Context, args []string, res *result) error {
+		RunE: a.runE(a.telling(func(ctx context.Context, args []string, res *result) error {
 			return a.install(ctx, &f, args, res)
-		}),
+		})),
 	}
 	f.register(cmd)
 	fs := cmd.Flags()

@@ -177,7 +177,7 @@ func (h *host) clean() {
 			return nil // of Postfix's own, come and gone
 		}
 		name := d.Name()
-		if filepath.Base(filepath.Dir(filepath.Dir(path))) == "status" {
+		if in := filepath.Dir(path); filepath.Base(filepath.Dir(in)) == "status" || filepath.Base(filepath.Dir(in)) == "notify" || filepath.Base(in) == "notify" {
 			return nil // outside of the lock: swept a minute later, see status.Store.Record
 		}
 		if atomicfile.IsTemp(path) || name == "main.cf.tmp" || name == "master.cf.tmp" || name == ".open" || name == "staged" || name == "open.json" || name == "phase.json" {

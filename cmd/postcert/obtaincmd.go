@@ -85,9 +85,9 @@ func (a *app) obtainCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "obtain [NAME... | --domain D... --challenge TYPE]", Short: "order certificates by ACME, and install them", Long: obtainHelp, Example: obtainExample,
 		Args: usageArgs(cobra.ArbitraryArgs),
-		RunE: a.runE(func(ctx context.Context, args []string, res *result) error {
+		RunE: a.runE(a.telling(func(ctx context.Context, args []string, res *result) error {
 			return a.obtain(ctx, f, args, res)
-		}),
+		})),
 	}
 	f.register(cmd)
 	cmd.Flags().SetNormalizeFunc(certbotNames)

@@ -51,7 +51,7 @@ func (h *host) leaf(l certtest.Leaf) *certtest.Pair {
 }
 
 // stored is what the state directory holds except what each attempt may leave:
-// the lock, the history and the record of the last failure.
+// the lock, the history, the record of the last failure, and who was told of it.
 func (h *host) stored() postfixtest.Files {
 	h.t.Helper()
 	out := postfixtest.Files{}
@@ -61,7 +61,7 @@ func (h *host) stored() postfixtest.Files {
 	for name, f := range postfixtest.Tree(h.t, h.state) {
 		top, _, _ := strings.Cut(name, "/")
 		empty := f.Mode.IsDir() && (name == "." || name == "journal" || strings.HasPrefix(name, "generations"))
-		if top != "lock" && top != "history" && top != "status" && !empty {
+		if top != "lock" && top != "history" && top != "status" && top != "notify" && !empty {
 			out[name] = f
 		}
 	}

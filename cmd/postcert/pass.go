@@ -89,6 +89,7 @@ func (a *app) passes(ctx context.Context, list []wish, o passOptions, res *resul
 	defer func() { res.add("certificates", all) }()
 	for _, w := range list {
 		v, err := a.pass(ctx, w, o, res)
+		a.passed = append(a.passed, passed{w, v.Action == "obtained" || v.Action == "renewed", err})
 		all = append(all, v)
 		if ctx.Err() != nil {
 			return all, withCause(ctx, err)

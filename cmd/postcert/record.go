@@ -212,6 +212,7 @@ func (a *app) recordStatus(s *site, r *deploy.Report, err error) {
 			up.From, up.Issued = a.from, true
 		}
 	}
+	a.touch(up.Instance, up.Name)
 	if werr := a.records().Record(up); werr != nil {
 		a.log.Warn("recording the status", "err", werr)
 	}

@@ -10,6 +10,10 @@ import (
 // {service}, {endpoint} and {sni} stand for the place. A test makes sure that
 // every id which the program can report is here.
 var remedies = map[string]string{
+	// telling people
+	"notify_failed":      "see the reason; what was not told is told by a later pass, and is in the mail log. Who is told: notify: in the configuration",
+	"metrics_unwritable": "make the directory of {file}, on a file system with room; it is what node_exporter is given with --collector.textfile.directory",
+
 	// reading the inputs
 	"input_missing":        "check the path; certbot keeps lineages in /etc/letsencrypt/live/NAME",
 	"input_unreadable":     "run it as root, and check the file system",

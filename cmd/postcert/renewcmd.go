@@ -20,9 +20,9 @@ func (a *app) renewCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "renew [NAME...]", Short: "one pass: recover, renew what is due, deploy what is not served, prove", Long: renewHelp, Example: renewExample,
 		Args: usageArgs(cobra.ArbitraryArgs),
-		RunE: a.runE(func(ctx context.Context, args []string, res *result) error {
+		RunE: a.runE(a.telling(func(ctx context.Context, args []string, res *result) error {
 			return a.renew(ctx, o, args, res)
-		}),
+		})),
 	}
 	fs := cmd.Flags()
 	fs.BoolVar(&o.force, "force", false, "order also what is not due; limits of the CA and our own guards stay")

@@ -74,7 +74,7 @@ func (a *app) rollbackCommand() *cobra.Command {
 	cmd = &cobra.Command{
 		Use: "rollback [NAME]", Short: "install an earlier generation again", Long: rollbackHelp, Example: rollbackExample,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
-		RunE: a.runE(func(ctx context.Context, args []string, res *result) error {
+		RunE: a.runE(a.telling(func(ctx context.Context, args []string, res *result) error {
 			if cmd.Flags().Changed("to") && to < 1 {
 				return usagef("--to %d: generations are numbered from 1; to give the certificate back: postcert release", to)
 			}
@@ -87,7 +87,7 @@ func (a *app) rollbackCommand() *cobra.Command {
 				c.IgnoreListeners = ignore
 				return a.change(s, c), err
 			}, res)
-		}),
+		})),
 	}
 	cmd.Flags().IntVar(&to, "to", 0, "`GENERATION` to go back to (default: the one before the present one)")
 	cmd.Flags().StringArrayVar(&ignore, "ignore-listener", nil, "`ADDRESS` that need not prove the certificate (repeatable)")
@@ -99,7 +99,7 @@ func (a *app) releaseCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "release [NAME]", Short: "let Postfix use the files again that it used before", Long: releaseHelp, Example: releaseExample,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
-		RunE: a.runE(func(ctx context.Context, args []string, res *result) error {
+		RunE: a.runE(a.telling(func(ctx context.Context, args []string, res *result) error {
 			s, err := a.oneInstance(ctx)
 			if err != nil {
 				return err
@@ -108,7 +108,7 @@ func (a *app) releaseCommand() *cobra.Command {
 				c, err := s.engine.Release(ctx, first(args))
 				return a.change(s, c), err
 			}, res)
-		}),
+		})),
 	}
 	a.dryRunFlag(cmd, dryChange)
 	return cmd
@@ -125,9 +125,9 @@ func (a *app) recoverCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "recover", Short: "settle a change that was interrupted", Long: recoverHelp,
 		Args: usageArgs(cobra.NoArgs),
-		RunE: a.runE(func(ctx context.Context, _ []string, res *result) error {
+		RunE: a.runE(a.telling(func(ctx context.Context, _ []string, res *result) error {
 			return a.recover(ctx, res)
-		}),
+		})),
 	}
 }
 

@@ -83,7 +83,7 @@ func (a *app) site(ctx context.Context, i postfix.Instance) *site {
 		MTA:    m,
 		Stage:  stage{rehearsal.Stage{RuntimeDir: a.conf.RuntimeDir, OpenSSL: opensslPath(), Log: a.log}},
 		Prober: prober{settings: s.settings},
-		Store:  &generation.Store{FS: fs, Dir: filepath.Join(a.conf.StateDir, "generations"), Now: a.now},
+		Store:  &generation.Store{FS: fs, Dir: a.generationsDir(), Now: a.now},
 		FS:     fs, Host: postfix.Host(ctx), Instance: i.ConfigDirectory, StateDir: a.conf.StateDir, Keep: a.conf.KeepGenerations,
 		FileSwitchDeadline: a.seams.deadline, ConfigureDeadline: a.seams.deadline,
 		Progress: a.seams.progress, Log: a.log, Now: a.now, Command: a.command,
@@ -91,6 +91,8 @@ func (a *app) site(ctx context.Context, i postfix.Instance) *site {
 	s.engine.Companions, s.unfit = companions(a.conf)
 	return s
 }
+
+func (a *app) generationsDir() string { return filepath.Join(a.conf.StateDir, "generations") }
 
 // change adds to c what the configuration says about the instance.
 func (a *app) change(s *site, c deploy.Change) deploy.Change {
@@ -144,7 +146,7 @@ func (m mta) LogSince(ctx context.Context, t time.Time) ([]string, error) {
 	lines, err := m.Instance.LogSince(ctx, t)
 	var out []string
 	for _, l := range lines {
-		if explains(l.Text) && !slices.Contains(out, l.String()) {
+		if explains(l.Text) && l.Tag != "postcert" && !slices.Contains(out, l.String()) {
 			out = append(out, l.String())
 		}
 	}

@@ -296,22 +296,25 @@ const (
 	OnFailure  Event = "failure"  // a certificate could not be obtained or deployed
 	OnRollback Event = "rollback" // a deploy was undone
 	OnExpiry   Event = "expiry"   // a served certificate is about to expire
+	OnDrift    Event = "drift"    // what is served is not what was deployed
 	OnRecovery Event = "recovery" // what was wrong is right again
 )
 
 // Notify says who is told. The zero value is the default: the mail log at error
-// priority, and one mail to postmaster. In the file it is a list of targets,
-// which replaces the default, or the word none.
+// priority, and one mail to postmaster. In the file it is a list of targets, which
+// replaces the mail, or the word none.
 type Notify struct {
 	None    bool
 	Targets []NotifyTarget
 }
 
-// NotifyTarget is one place that is told. The URL carries a token, so it is
-// in a file of its own and never here.
+// NotifyTarget is one place that is told beside the mail log: exactly one of URLFile,
+// Exec and Mail. A URL carries a token, so it is in a file of its own and never here.
 type NotifyTarget struct {
-	URLFile string  `yaml:"url_file"` // file whose only line is a notification URL; required
-	On      []Event `yaml:"on"`       // default all events
+	URLFile string   `yaml:"url_file,omitempty"` // file that only root reads, whose only line is a notification URL
+	Exec    []string `yaml:"exec,omitempty"`     // a program by its absolute path, and its arguments; no shell
+	Mail    string   `yaml:"mail,omitempty"`     // an address, or a local name such as postmaster
+	On      []Event  `yaml:"on"`                 // default all events
 }
 
 // UnmarshalYAML reads `none` or a list. The strict reader has checked it before.
@@ -333,6 +336,6 @@ func (n Notify) MarshalYAML() (any, error) {
 
 // Metrics is how Prometheus learns our state.
 type Metrics struct {
-	Textfile string `yaml:"textfile"` // file for node_exporter's textfile collector; "" writes none
-	Listen   string `yaml:"listen"`   // host:port of the daemon's /metrics; "" opens none
+	Textfile string `yaml:"textfile"` // NAME.prom for node_exporter's textfile collector; "" writes none
+	Listen   string `yaml:"listen"`   // loopback address and port of the daemon's /metrics; "" opens none
 }

@@ -151,7 +151,7 @@ func (c *Config) complete() {
 	}
 	for i := range c.Notify.Targets {
 		if t := &c.Notify.Targets[i]; len(t.On) == 0 {
-			t.On = []Event{OnFailure, OnRollback, OnExpiry, OnRecovery}
+			t.On = []Event{OnFailure, OnRollback, OnExpiry, OnDrift, OnRecovery}
 		}
 	}
 }

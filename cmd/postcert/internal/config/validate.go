@@ -75,10 +75,7 @@ func (v *validator) config(c *Config) {
 	for i := range c.Notify.Targets {
 		v.target(&c.Notify.Targets[i], fmt.Sprintf("notify[%d]", i))
 	}
-	v.path(&c.Metrics.Textfile, "metrics.textfile", optional)
-	if c.Metrics.Listen != "" {
-		v.check("metrics.listen", checkListen(c.Metrics.Listen))
-	}
+	v.metrics(&c.Metrics)
 	v.path(&c.StateDir, "state_dir", required)
 	v.path(&c.RuntimeDir, "runtime_dir", required)
 	v.path(&c.CommandDirectory, "command_directory", optional)
@@ -173,13 +170,45 @@ func (v *validator) acme(a *ACME) {
 	}
 }
 
+// target is judged as what root would run, and where a token would go.
 func (v *validator) target(t *NotifyTarget, path string) {
-	if t.URLFile == "" {
-		v.missing(path, "url_file", "")
+	given := 0
+	for _, there := range []bool{t.URLFile != "", len(t.Exec) > 0, t.Mail != ""} {
+		if there {
+			given++
+		}
+	}
+	switch given {
+	case 0:
+		v.missing(path, "url_file", ", and so are exec and mail: one of them says who is told")
+	case 1:
+	default:
+		v.value(path, "names more than one of url_file, exec and mail; make a list entry of each")
 	}
 	v.secret(&t.URLFile, path+".url_file")
+	if len(t.Exec) > 0 {
+		v.program(t.Exec, path+".exec")
+	}
+	if t.Mail != "" && !isRecipient(t.Mail) {
+		v.value(path+".mail", "%q is neither a mail address nor the local part of one", brief(t.Mail))
+	}
+	alone := true
 	for i, event := range t.On {
-		v.check(fmt.Sprintf("%s.on[%d]", path, i), oneOf(event, OnFailure, OnRollback, OnExpiry, OnRecovery))
+		v.check(fmt.Sprintf("%s.on[%d]", path, i), oneOf(event, OnFailure, OnRollback, OnExpiry, OnDrift, OnRecovery))
+		alone = alone && event == OnRecovery
+	}
+	if len(t.On) > 0 && alone {
+		v.value(path+".on", "names recovery only, which is told to those who were told that something was wrong")
+	}
+}
+
+func (v *validator) metrics(m *Metrics) {
+	v.path(&m.Textfile, "metrics.textfile", optional)
+	if m.Textfile != "" && filepath.Ext(m.Textfile) != ".prom" {
+		v.value("metrics.textfile", "does not end with .prom: node_exporter reads no other file")
+	}
+	if m.Listen != "" {
+		v.check("metrics.listen", checkLoopback(m.Listen))
 	}
 }
 

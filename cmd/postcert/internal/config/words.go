@@ -88,6 +88,21 @@ func checkListen(s string) string {
 	return fmt.Sprintf("%q is not host:port with a port number", brief(s))
 }
 
+// checkLoopback judges an address at which only this host is to be heard. A name is
+// refused: what it leads to is decided elsewhere, and later.
+func checkLoopback(s string) string {
+	if addr, err := netip.ParseAddrPort(s); err == nil && addr.Port() > 0 && addr.Addr().IsLoopback() {
+		return ""
+	}
+	return fmt.Sprintf("%q is not a loopback address with a port, such as 127.0.0.1:9939 or [::1]:9939", brief(s))
+}
+
+// isRecipient tells whether s can stand for a recipient: an address of plain words,
+// or the local part of one. What else RFC 5321 allows nobody needs here.
+func isRecipient(s string) bool { return len(s) <= 254 && recipientForm.MatchString(s) }
+
+var recipientForm = regexp.MustCompile(`^[A-Za-z0-9_+=][A-Za-z0-9_+=.-]{0,63}(@([A-Za-z0-9-]+\.)*[A-Za-z0-9-]+)?$`)
+
 // checkProbeURL judges what a companion is asked at.
 func checkProbeURL(s string) string {
 	const want = "is not a URL such as imaps://127.0.0.1:993 (smtp, smtps, imap or imaps, host and port)"
