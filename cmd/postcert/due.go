@@ -134,7 +134,7 @@ func (a *app) orderDue(w wish, now time.Time) (time.Time, string, string) {
 // filesOf are the files of the pair that a wish is about now.
 func (a *app) filesOf(w wish) pairFiles {
 	if w.source != config.SourceACME {
-		return lineageFiles(w.lineage)
+		return w.watched()
 	}
 	m, err := a.manager()
 	if err != nil {
