@@ -129,7 +129,7 @@ func TestFreshIsNotLeftAlone(t *testing.T) {
 	d := newDesk(t, t.TempDir())
 	now := d.a.now()
 	turn := status.Turn{Name: hostName, Began: now, Ended: now}
-	rec := &status.Record{Name: hostName, Issued: "leaf", Wanted: "leaf"}
+	rec := &status.Record{Name: hostName, Issued: "leaf", Wanted: "leaf", Served: &status.Served{Time: now, Agrees: true}}
 	for _, fresh := range []bool{true, false} {
 		left := d.a.leaveAlone(rec, "leaf", "", turn, passOptions{reason: "renew", scheduled: true, fresh: fresh})
 		if (left == "") != fresh {
