@@ -81,11 +81,15 @@ func TestDueRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := wish{name: "mail", source: config.SourceWatch, lineage: lineage}
-	if at, why := a.dueOf(w, turn, now); !at.Equal(now.Add(watchInterval)) {
+	turn.Seen = w.seen()
+	turn.Seen.Refused = true
+	if at, why := a.dueOf(w, w.look(), turn, now); !at.Equal(now.Add(watchInterval)) {
 		t.Errorf("due at %v: %s", at, why)
 	}
 	(&host{t: t}).write(lineage+"/privkey.pem", []byte("another"))
-	if at, why := a.dueOf(w, turn, now); !at.Equal(now) || !strings.Contains(why, "changed") {
+	turn.Seen = w.seen() // for the files alone, the pass that was refused would do
+	turn.Seen.Refused = true
+	if at, why := a.dueOf(w, w.look(), turn, now); !at.Equal(now) || !strings.Contains(why, "changed") {
 		t.Errorf("after a change: due at %v: %s", at, why)
 	}
 	// The digest tells of no path and of no key, and of the configuration.

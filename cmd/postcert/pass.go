@@ -173,7 +173,7 @@ func (a *app) endTurn(ctx context.Context, w wish, turn status.Turn, live pairFi
 	turn.Leaf = live.leaf
 	now := a.now()
 	turn.Ended = now.UTC()
-	at, _ := a.dueOf(w, turn, now)
+	at, _ := a.dueOf(w, w.look(), turn, now)
 	if werr := a.turns().End(turn, now, !at.After(now)); werr != nil {
 		a.log.Warn("remembering the pass", "err", werr)
 	}
