@@ -395,3 +395,57 @@ func TestHookWhenPostfixIsNot(t *testing.T) {
 	h.renewHere().want(0)
 	h.postcert("status").want(0)
 }
+
+// S03: the hook is called while the key is still the old one; what it takes in the
+// end is the complete new pair, and clients see the old or the new one meanwhile.
+func TestHookWhileWritten(t *testing.T) {
+	h := newHost(t, postfixtest.Options{})
+	le := h.letsencrypt()
+	live := le.renew(hostName, certtest.Leaf{})
+	h.certbot(live).want(0)
+	old := h.leafOf(live)
+	le.renew(hostName, certtest.Leaf{})
+	key := filepath.Join(live, "privkey.pem")
+	point := func(n int) error {
+		_ = os.Remove(key)
+		return os.Symlink(fmt.Sprintf("../../archive/%s/privkey%d.pem", hostName, n), key)
+	}
+	if err := point(1); err != nil {
+		t.Fatal(err)
+	}
+	fresh := h.leafOf(live)
+	done := make(chan error, 1)
+	go func() {
+		time.Sleep(1500 * time.Millisecond)
+		done <- point(2)
+	}()
+	end := make(chan struct{})
+	seen := make(chan map[string]int, 1)
+	go func() {
+		all := map[string]int{}
+		for {
+			leaf, err := postfixtest.ServedLeaf(t, postfixtest.Submission, postfixtest.StartTLS)
+			if err != nil {
+				leaf = err.Error()
+			}
+			all[leaf]++
+			select {
+			case <-end:
+				seen <- all
+				return
+			default:
+			}
+		}
+	}()
+	h.certbot(live).want(0).quiet()
+	close(end)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	for leaf, n := range <-seen {
+		if leaf != old && leaf != fresh {
+			t.Errorf("%d times: %s", n, leaf)
+		}
+	}
+	h.serves(fresh)
+}

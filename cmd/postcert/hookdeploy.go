@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -26,7 +27,7 @@ func (a *app) hookDeploy(ctx context.Context, targets []hookTarget, l found, v *
 	for _, t := range targets {
 		t.site.inputs = a.inputs(t.site.instance.ConfigDirectory, pairFiles{cert: src.Cert, key: src.Key})
 	}
-	read, warnings, err := called(ctx, src, hookSettle)
+	read, warnings, err := called(ctx, src, cmp.Or(a.seams.settle, hookSettle))
 	for _, p := range warnings {
 		res.problem(p)
 	}
@@ -219,11 +220,24 @@ func (a *app) recordHook(ctx context.Context, t hookTarget, l found, src keypair
 	if werr := a.records().Record(up); werr != nil {
 		a.log.Warn("recording the status", "err", werr)
 	}
+	a.hookSaw(up.Name, pair.IsZero())
 	rec, rerr := a.records().Read(up.Instance, up.Name)
 	if rerr != nil {
 		return nil
 	}
 	return instant(rec.RetryAt(a.now()))
+}
+
+// hookSaw tells the daemon that what it sees in the files was dealt with: it does
+// not try at once what has just failed.
+func (a *app) hookSaw(name string, refused bool) {
+	for _, w := range a.hookWishes([]string{name}) {
+		seen := w.seen()
+		seen.Refused = refused
+		if err := a.turns().Saw(name, seen); err != nil {
+			a.log.Warn("recording what was seen", "err", err)
+		}
+	}
 }
 
 // hookLost remembers, for each certificate that came from one of these lineages,

@@ -99,6 +99,17 @@ func (t Turns) BeginWith(name string, seen Seen, now time.Time, gap func(n int) 
 	return r, t.write(r)
 }
 
+// Saw writes down what of another client's files was taken to the listeners without
+// a pass: by that client's own hook. The next pass finds nothing new in it.
+func (t Turns) Saw(name string, seen Seen) error {
+	r, err := t.Read(name)
+	if err != nil {
+		return err
+	}
+	r.Version, r.Name, r.Seen = Version, name, seen
+	return t.write(r)
+}
+
 // End writes down how it ended. If nothing was left due, what was counted is
 // forgotten; if it ended well and something is due all the same, it counts as the
 // first.
