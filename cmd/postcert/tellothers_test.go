@@ -374,3 +374,29 @@ func TestS45Told(t *testing.T) {
 		t.Errorf("the subject is %q", m.subject())
 	}
 }
+
+// A daemon that is started again and again, and makes a pass that fails each time,
+// sends one mail; and it is one of its processes that sends it.
+func TestToldByDaemonOnce(t *testing.T) {
+	h := newTold(t, "")
+	h.renew().want(0)
+	h.fails()
+	a := &acmeHost{host: h.host}
+	if err := os.Link(h.trust, a.issuers()); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 5 {
+		h.at(time.Duration(n) * 3 * time.Hour)
+		if err := os.RemoveAll(filepath.Join(h.state, "turns")); err != nil {
+			t.Fatal(err)
+		}
+		d := a.daemon("--config", h.conf)
+		d.says("id=names_shrunk", 20*time.Second)
+		d.says("name="+hostName+" status=3", 20*time.Second)
+		d.ends(10 * time.Second)
+	}
+	h.mails(1)
+	if l := h.lines(1); len(l) != 1 {
+		t.Errorf("the mail log: %q", l)
+	}
+}
