@@ -226,7 +226,6 @@ func (a *app) recordIssued(ctx context.Context, s *site, rep *deploy.Report, err
 		return
 	}
 	up.Issued = true
-	a.touch(up.Instance, up.Name)
 	if werr := a.records().Record(up); werr != nil {
 		a.log.Warn("recording the status", "err", werr)
 	}
@@ -251,7 +250,6 @@ func (a *app) recordFailed(ctx context.Context, s *site, w wish, pair keypair.Pa
 	if e := problems.Errors(); len(e) > 0 {
 		up.ID, up.Message = e[0].ID, e[0].Message
 	}
-	a.touch(up.Instance, up.Name)
 	if werr := a.records().Record(up); werr != nil {
 		a.log.Warn("recording the status", "err", werr)
 	}
