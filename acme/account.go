@@ -129,16 +129,9 @@ func (m *Manager) newAccount(ctx context.Context, c ca, s AccountSpec, contact [
 			return AccountState{}, err
 		}
 	}
-	reg := legoclient.Registration{Contact: contact, AgreeTerms: s.AgreeTerms, EABKeyID: s.EABKeyID}
-	switch {
-	case dir.Terms != "" && !s.AgreeTerms:
-		return AccountState{}, termsNotAgreed(s.Directory, dir.Terms)
-	case dir.EABRequired && s.EABKeyID == "":
-		return AccountState{}, problem.List{problem.New("eab_required", problem.At{}, "the CA %s registers accounts with an external account binding only", s.Directory)}
-	case s.EABFile != "":
-		if reg.EABHMAC, err = readEAB(s.EABFile); err != nil {
-			return AccountState{}, err
-		}
+	reg, err := admission(dir, s, contact)
+	if err != nil {
+		return AccountState{}, err
 	}
 	if key == nil {
 		if key, err = newKey(s.KeyType); err != nil {
@@ -152,10 +145,6 @@ func (m *Manager) newAccount(ctx context.Context, c ca, s AccountSpec, contact [
 		return AccountState{}, err
 	}
 	return m.keepAccount(st, key)
-}
-
-func termsNotAgreed(directory, terms string) error {
-	return problem.List{problem.New("terms_not_agreed", problem.At{}, "the CA %s has terms of service that nobody has agreed to: %s", directory, terms)}
 }
 
 // keepAccount writes a new account down.
@@ -293,7 +282,7 @@ func (m *Manager) rollover(ctx context.Context, s AccountSpec) (AccountState, er
 		return a.AccountState, err
 	}
 	if !dir.KeyChange {
-		return a.AccountState, problem.List{problem.New("rollover_unsupported", problem.At{}, "the CA %s can't change the key of an account", s.Directory)}
+		return a.AccountState, rolloverUnsupported(s.Directory)
 	}
 	next, err := newKey(s.KeyType)
 	if err != nil {

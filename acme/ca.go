@@ -3,6 +3,7 @@ package acme
 import (
 	"context"
 	"crypto"
+	"crypto/sha256"
 	"crypto/x509"
 	"log/slog"
 	"math/rand/v2"
@@ -30,7 +31,14 @@ type ca interface {
 	Revoke(ctx context.Context, a legoclient.Account, leaf *x509.Certificate, reason uint) error
 }
 
-// connect returns the client of a CA. It makes no request.
+// clientKey is what distinguishes the clients of a Manager.
+type clientKey struct {
+	directory, agent string
+	roots            [sha256.Size]byte
+	timeout          time.Duration
+}
+
+// connect returns the client of a CA, the same one each time. It makes no request.
 func (m *Manager) connect(directory string, roots []byte) (ca, error) {
 	trust, err := pool(roots)
 	if err != nil {
@@ -40,7 +48,21 @@ func (m *Manager) connect(directory string, roots []byte) (ca, error) {
 	if m.dial != nil {
 		return m.dial(cfg)
 	}
-	return legoclient.New(cfg)
+	key := clientKey{directory, m.UserAgent, sha256.Sum256(roots), m.Timeout}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c, ok := m.clients[key]; ok {
+		return c, nil
+	}
+	c, err := legoclient.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if m.clients == nil {
+		m.clients = map[clientKey]*legoclient.Client{}
+	}
+	m.clients[key] = c
+	return c, nil
 }
 
 func (m *Manager) now() time.Time {

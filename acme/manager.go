@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"time"
 
 	"postcert/acme/internal/legoclient"
@@ -62,6 +63,10 @@ type Manager struct {
 	// host. Nil: the system's.
 	Addresses func(ctx context.Context, host string) ([]netip.Addr, error)
 	Local     func() ([]netip.Addr, error)
+
+	// clients are kept for what their operations share.
+	mu      sync.Mutex
+	clients map[clientKey]*legoclient.Client
 
 	dial   func(legoclient.Config) (ca, error)   // nil: legoclient.New
 	solver func(Spec) (legoclient.Solver, error) // nil: newSolver

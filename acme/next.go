@@ -72,6 +72,7 @@ const (
 
 	maxOrders    = 5 // per week and set of names: what Let's Encrypt issues
 	freeOrders   = 3 // of them that are made as fast as the back-off allows
+	freeShort    = 2 // the same for certificates of shortLife
 	maxARIOrders = 2 // per day and certificate
 	maxFailures  = 3 // validations per hour and name; Let's Encrypt allows 5
 
@@ -181,11 +182,17 @@ func deadlineMargin(life time.Duration) time.Duration {
 // fingerprint decides how much, so that hosts differ and restarts do not.
 func (v *Version) lifetimeDue() time.Time {
 	life := v.NotAfter.Sub(v.NotBefore)
-	left := life / 3
+	return LifetimeDue(v.NotBefore, v.NotAfter).Add(-time.Duration(spread(v.SHA256) * float64(life) * 0.02))
+}
+
+// LifetimeDue is when a certificate is to be renewed by its age alone: with 1/3 of
+// its life left, 1/2 of a short one. Other clients hold it so, too.
+func LifetimeDue(notBefore, notAfter time.Time) time.Time {
+	life := notAfter.Sub(notBefore)
 	if life < shortLife {
-		left = life / 2
+		return notAfter.Add(-life / 2)
 	}
-	return v.NotAfter.Add(-left - time.Duration(spread(v.SHA256)*float64(life)*0.02))
+	return notAfter.Add(-life / 3)
 }
 
 // selected is the instant that was drawn in the CA's window, if there is one for
@@ -244,9 +251,13 @@ func (st State) gate(spec Spec, d *Decision, t time.Time) (time.Time, string) {
 	return gate, held
 }
 
-// paced spreads what is left of a week's orders evenly once the first few have
-// failed, so that what is repaired in the middle of the week is not held up to
-// its end.
+// paced spreads what is left of a week's orders once the first few have failed.
+//
+// Those of a long life are spread evenly, so that what is repaired in the middle of
+// the week is not held up to its end. One of a short life needs two or three orders
+// a week if all goes well, and has time for three attempts a day apart between its
+// renewal being due and its end. So its retries are a day apart: then it outlives
+// any outage of validation of a day, be it every other day, within the week's orders.
 func (st State) paced(t time.Time) time.Time {
 	var recent []time.Time
 	for _, at := range st.Orders {
@@ -255,11 +266,20 @@ func (st State) paced(t time.Time) time.Time {
 		}
 	}
 	n := len(recent)
-	if n < freeOrders || n >= maxOrders {
+	v := st.Current
+	short := v != nil && v.NotAfter.Sub(v.NotBefore) < shortLife
+	free := freeOrders
+	if short {
+		free = freeShort
+	}
+	if n < free || n >= maxOrders {
 		return time.Time{}
 	}
 	slices.SortFunc(recent, time.Time.Compare)
 	oldest, newest := recent[0], recent[n-1]
+	if short {
+		return newest.Add(day)
+	}
 	return newest.Add(oldest.Add(week).Sub(newest) / time.Duration(maxOrders-n+1))
 }
 

@@ -119,14 +119,21 @@ func (r *run) held(why string, until time.Time) error {
 	case "cap":
 		e.Problems = problem.List{problem.New("order_cap", at, "%d orders for these names were made within a week; the next one may be made at %s", len(r.st.Orders), when)}
 	case "pace":
-		e.Problems = problem.List{problem.New("order_pace", at, "%d orders for these names were made within a week and failed; the next one will be made at %s: %s", len(r.st.Orders), when, r.st.LastError)}
+		e.Problems = problem.List{problem.New("order_pace", at, "%d orders for these names were made within a week, and the last one failed; the next one will be made at %s: %s", len(r.st.Orders), when, r.st.LastError)}
 	case "guard":
 		e.Problems = problem.List{problem.New("order_guard", at, "%d validations of a name failed within an hour; the next one may be made at %s", maxFailures, when)}
 	case "ari":
 		e.Problems = problem.List{problem.New("order_ari", at, "the CA asked for %d renewals within a day; the next one will be made at %s", maxARIOrders, when)}
 	default:
 		e.Class = r.st.Class
-		e.Problems = problem.List{problem.New("order_backoff", at, "the last attempt failed (%s); the next one will be made at %s: %s", r.st.Class, when, r.st.LastError)}
+		p := problem.New("order_backoff", at, "the last attempt failed (%s); the next one will be made at %s: %s", r.st.Class, when, r.st.LastError)
+		switch r.st.Class { // Force passes over neither
+		case ClassRateLimited:
+			p = problem.New("ca_rate_limited", at, "the next order will be made at %s, as the CA asked for: %s", when, r.st.LastError)
+		case ClassPaused:
+			p = problem.New("ca_paused", at, "the next order will be tried at %s, and fails until somebody visits the CA's page: %s", when, r.st.LastError)
+		}
+		e.Problems = problem.List{p}
 	}
 	return e
 }

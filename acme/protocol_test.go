@@ -119,6 +119,7 @@ func TestFailures(t *testing.T) {
 		{"new order: 500", "NewOrder", refusal("serverInternal", 500), ClassNetwork, 1, time.Minute},
 		{"new order: answer lost", "NewOrder done", errDown, ClassNetwork, 2, time.Minute},
 		{"new order: 429", "NewOrder", limited, ClassRateLimited, 1, 3 * time.Hour},
+		{"new order: paused", "NewOrder", &legoclient.Error{Kind: legoclient.RateLimited, Type: "rateLimited", Status: 429, Detail: "visit https://x.example/unpause"}, ClassPaused, 1, day},
 		{"new order: refused", "NewOrder", refusal("rejectedIdentifier", 400), ClassRequest, 1, day},
 		{"new order: new terms", "NewOrder", refusal("userActionRequired", 403), ClassAccount, 1, day},
 		{"solve: port busy", "Solve", &legoclient.Error{Kind: legoclient.Local, Identifier: "mail.example.com"}, ClassLocal, 1, 2 * time.Minute},
@@ -151,12 +152,18 @@ func TestFailures(t *testing.T) {
 				asked := len(b.ca.asked)
 				b.boot(t)
 				_, err := b.Obtain(t.Context(), b.spec, Options{})
-				if !problem.From(err).Has("order_backoff") || len(b.ca.asked) != asked {
+				held := "order_backoff"
+				if c.class == ClassRateLimited {
+					held = "ca_rate_limited"
+				} else if c.class == ClassPaused {
+					held = "ca_paused"
+				}
+				if !problem.From(err).Has(held) || len(b.ca.asked) != asked {
 					t.Errorf("got %v after %d requests, want none", err, len(b.ca.asked)-asked)
 				}
-				if c.class == ClassRateLimited {
-					if b.mustFail(t, Options{Force: true}, ClassRateLimited); len(b.ca.asked) != asked {
-						t.Error("Force passed over a rate limit")
+				if c.class == ClassRateLimited || c.class == ClassPaused {
+					if b.mustFail(t, Options{Force: true}, c.class); len(b.ca.asked) != asked {
+						t.Error("Force passed over what the CA said")
 					}
 				}
 				time.Sleep(time.Until(e.Next))

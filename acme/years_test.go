@@ -3,6 +3,7 @@ package acme
 import (
 	"crypto/x509"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -110,9 +111,6 @@ func TestProofYears(t *testing.T) {
 		name   string
 		stage  func(*daemon)
 		orders float64 // at most so many times those that lifetimes need
-		// longOnly: of certificates of 160 h that need 2.1 orders a week, the cap of
-		// five leaves too few for failures, unless trials are made first.
-		longOnly bool
 	}
 	troubles := []trouble{
 		{name: "none", stage: func(*daemon) {}, orders: 1.05},
@@ -149,7 +147,21 @@ func TestProofYears(t *testing.T) {
 				return legoclient.RenewalInfo{Start: leaf.NotBefore, End: leaf.NotBefore.Add(time.Minute)}, nil
 			}
 		}, orders: 1000},
-		{name: "validation fails every other day", stage: func(d *daemon) { d.flap(d.ca) }, orders: 5, longOnly: true},
+		{name: "validation fails every other day", stage: func(d *daemon) { d.flap(d.ca) }, orders: 5},
+		{name: "validation fails from noon to noon", stage: func(d *daemon) {
+			d.fails(d.ca, func(now time.Time) bool { return now.Add(12*time.Hour).Unix()/86400%2 == 0 })
+		}, orders: 5},
+		{name: "validation fails on any day, never two in a row", stage: func(d *daemon) {
+			seed := [32]byte{byte(d.ca.life / time.Hour)}
+			dice, bad, last := rand.New(rand.NewChaCha8(seed)), map[int64]bool{}, int64(0)
+			d.fails(d.ca, func(now time.Time) bool {
+				today := now.Unix() / 86400
+				for ; last < today; last++ {
+					bad[last+1] = !bad[last] && dice.IntN(4) > 0
+				}
+				return bad[today]
+			})
+		}, orders: 5},
 		{name: "the same with trials", stage: func(d *daemon) {
 			d.flap(d.ca)
 			trial, dial := newScript(d.ca.clock, 90*day), d.dial
@@ -165,9 +177,6 @@ func TestProofYears(t *testing.T) {
 	}
 	for _, life := range []time.Duration{90 * day, 64 * day, 45 * day, 160 * time.Hour} {
 		for _, c := range troubles {
-			if life < shortLife && c.longOnly {
-				continue
-			}
 			t.Run(fmt.Sprint(life, " ", c.name), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					d := &daemon{bench: newBench(t, life), t: t}
@@ -202,9 +211,14 @@ func TestProofYears(t *testing.T) {
 
 // flap makes validations fail on every other day.
 func (d *daemon) flap(s *script) {
+	d.fails(s, func(now time.Time) bool { return now.YearDay()%2 == 0 })
+}
+
+// fails makes validations fail at some times.
+func (d *daemon) fails(s *script, at func(time.Time) bool) {
 	s.step = func(string) error {
 		s.refuse = nil
-		if s.clock().YearDay()%2 == 0 {
+		if at(s.clock()) {
 			s.refuse = d.spec.Identifiers
 		}
 		return nil

@@ -51,9 +51,9 @@ stage() {
 	exit 1
 }
 
-packages='postfix postfix-mysql postfix-pcre bind9 openssl gcc libc6-dev acl attr patch strace procps iproute2 util-linux e2fsprogs ca-certificates prometheus'
+packages='postfix postfix-mysql postfix-pcre bind9 dovecot-imapd certbot lego dehydrated uacme acmetool curl openssl gcc libc6-dev acl attr patch strace procps iproute2 util-linux e2fsprogs ca-certificates prometheus'
 [ "$form" != -long ] || packages="$packages xfsprogs btrfs-progs"
-programs='openssl named gcc patch setfacl setfattr strace ps ip unshare mkfs.ext4 chattr promtool'
+programs='openssl named dovecot certbot lego gcc patch setfacl setfattr strace ps ip unshare mkfs.ext4 chattr promtool'
 
 installed() {
 	case $(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null) in
@@ -110,6 +110,8 @@ install_needs() {
 	installed postfix || postfix=new
 	named=old
 	installed bind9 || named=new
+	dovecot=old
+	installed dovecot-core || dovecot=new
 	prometheus=old # for its promtool
 	installed prometheus || prometheus=new
 	running=no
@@ -130,6 +132,7 @@ install_needs() {
 	fi
 	[ $got = 0 ] || return 1
 	if [ $named = new ] && [ -d /run/systemd/system ]; then systemctl disable --now named.service; fi
+	if [ $dovecot = new ] && [ -d /run/systemd/system ]; then systemctl disable --now dovecot.socket dovecot.service; fi
 	if [ $running = no ]; then stop_postfix $postfix; fi
 }
 

@@ -144,7 +144,7 @@ func (r *run) transact(ctx context.Context) error {
 		return r.undo(ctx, err)
 	}
 	if !r.plan.Running.Running {
-		return r.confirmed(ctx, NotVerified)
+		return r.last(ctx, NotVerified)
 	}
 	if err := r.step(StepReload, func() (string, error) {
 		if err := r.tx.Mark(phaseReload); err != nil {
@@ -155,6 +155,15 @@ func (r *run) transact(ctx context.Context) error {
 		return r.undo(ctx, err)
 	}
 	outcome, err := r.prove(ctx)
+	if err != nil {
+		return r.undo(ctx, err)
+	}
+	return r.last(ctx, outcome)
+}
+
+// last is what follows when Postfix has proven the change.
+func (r *run) last(ctx context.Context, outcome Outcome) error {
+	outcome, err := r.accompany(ctx, outcome)
 	if err != nil {
 		return r.undo(ctx, err)
 	}
@@ -235,7 +244,7 @@ func (r *run) prove(ctx context.Context) (Outcome, error) {
 	err := r.step(StepProve, func() (string, error) {
 		p := proof{prober: r.Prober, deadline: r.deadline(r.plan.Configures())}
 		alive, stop := r.whileMasterLives(ctx)
-		r.report.Listeners = p.observe(alive, r.plan.Expect)
+		r.report.Listeners = p.observe(alive, r.plan.postfixOf(r.plan.Expect))
 		lost := stop()
 		if err := ctx.Err(); err != nil {
 			return "", err

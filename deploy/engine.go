@@ -34,6 +34,9 @@ type Engine struct {
 	FS     atomicfile.FS
 	Host   cf.Host
 
+	Companions []Companion
+	Command    func(ctx context.Context, argv []string) error // runs a companion's reload command; nil: it cannot be run
+
 	Instance string // configuration directory; History is about this one
 	StateDir string // lock, journal, history
 	Keep     int    // generations kept; 0 is 3

@@ -6,20 +6,21 @@ import "time"
 type Step string
 
 const (
-	StepLock     Step = "lock"
-	StepSettle   Step = "settle" // an open journal of an earlier run
-	StepVerify   Step = "verify"
-	StepPlan     Step = "plan"
-	StepStage    Step = "stage"
-	StepRehearse Step = "rehearse"
-	StepJournal  Step = "journal"
-	StepCommit   Step = "commit"
-	StepReload   Step = "reload"
-	StepProve    Step = "prove"
-	StepConfirm  Step = "confirm"
-	StepUndo     Step = "undo"
-	StepRestore  Step = "restore" // reload or restart after the undo
-	StepReprove  Step = "reprove" // the baseline is served again
+	StepLock       Step = "lock"
+	StepSettle     Step = "settle" // an open journal of an earlier run
+	StepVerify     Step = "verify"
+	StepPlan       Step = "plan"
+	StepStage      Step = "stage"
+	StepRehearse   Step = "rehearse"
+	StepJournal    Step = "journal"
+	StepCommit     Step = "commit"
+	StepReload     Step = "reload"
+	StepProve      Step = "prove"
+	StepCompanions Step = "companion" // other daemons that serve the same certificate
+	StepConfirm    Step = "confirm"
+	StepUndo       Step = "undo"
+	StepRestore    Step = "restore" // reload or restart after the undo
+	StepReprove    Step = "reprove" // the baseline is served again
 )
 
 // Event reports the beginning or the end of a step to whoever draws progress.

@@ -31,7 +31,7 @@ func (p *Plan) expectations(s cf.Snapshot) []Expectation {
 			}
 		}
 	}
-	return out
+	return append(out, p.companionExpectations()...)
 }
 
 func (p *Plan) expectation(l cf.Listener, addr, sni, keyType string) Expectation {
@@ -105,7 +105,7 @@ func (e *Engine) baseline(ctx context.Context, p *Plan) {
 	obs := proof{prober: e.Prober}.observeOnce(ctx, p.Former)
 	for i := range p.Former {
 		p.Former[i].Baseline = obs[i].Result
-		if x := p.Former[i]; x.wasBroken() && !x.Ignore && x.Endpoint.ServerName == "" {
+		if x := p.Former[i]; x.wasBroken() && !x.Ignore && (x.Endpoint.ServerName == "" || x.companion()) {
 			p.Problems = append(p.Problems, problem.Warn("broken_before", problem.At{Service: x.Listener.ID(), Endpoint: x.Endpoint.Address},
 				"%s on %s served no TLS before this change: %s", x.Listener.ID(), x.Endpoint.Address, Words(x.Baseline)))
 		}
@@ -144,7 +144,7 @@ func (p *Plan) answered(x Expectation) probe.Result {
 // accept is which chains prove x after the change.
 func (p *Plan) accept(x Expectation) [][][]byte {
 	kt := x.Endpoint.KeyType
-	if x.New && (kt == "" || kt == p.Pair.KeyType()) {
+	if x.companion() || x.New && (kt == "" || kt == p.Pair.KeyType()) {
 		return [][][]byte{rawChain(p.Pair.Chain())}
 	}
 	if !slices.Equal(certificateFiles(p.Before, x.Listener.ID()), certificateFiles(p.Candidate, x.Listener.ID())) {
@@ -172,10 +172,10 @@ func unchangedChains(x Expectation, held map[string][][]byte) [][][]byte {
 // agrees tells that there is nothing to do: the files hold the pair's bytes,
 // nothing is to be edited, and every listener proves it.
 func (p *Plan) agrees() bool {
-	if p.Configures() || p.Pair.IsZero() || len(p.Expect) == 0 {
+	if p.Configures() || p.Pair.IsZero() || len(p.postfixOf(p.Expect)) == 0 {
 		return false
 	}
-	for _, f := range p.Files {
+	for _, f := range append(p.Copies(), p.Files...) {
 		if !holds(f.Path, f.Part.of(p.Pair)) {
 			return false
 		}

@@ -21,9 +21,10 @@ import (
 func (e *Engine) foresee(p *Plan) {
 	if !p.Change.Prove {
 		p.replaceable()
+		p.companionsFit()
 		p.logStalls(datagramLimit())
 	}
-	if len(p.Expect) == 0 && len(p.Problems.Errors()) == 0 && !p.Change.Release {
+	if len(p.postfixOf(p.Expect)) == 0 && len(p.Problems.Errors()) == 0 && !p.Change.Release {
 		p.Problems = append(p.Problems, problem.New("tls_not_enabled", problem.At{File: p.Instance},
 			"no listener of %s offers TLS that could be proven", p.Instance))
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"postcert/deploy/atomicfile"
 	"postcert/deploy/generation"
 	"postcert/deploy/postfix/cf"
 	"postcert/verify"
@@ -21,24 +22,25 @@ import (
 // every listener must present afterwards. It is a value; making it touches
 // nothing of production.
 type Plan struct {
-	Instance  string // configuration directory
-	Name      string // certificate name
-	Change    Change
-	Pair      keypair.Pair // as it will be installed: without a root
-	Before    cf.Snapshot
-	Candidate cf.Snapshot // configuration after the change; equal to Before for a file switch
-	Main      []byte      // main.cf after the change
-	Master    []byte      // master.cf after the change
-	Scheme    cf.Scheme
-	Edits     []cf.Edit
-	Files     []PlannedFile // files of the certificate, in the order they are written
-	Listeners []cf.Listener
-	Former    []Expectation // what was asked before the change, and answered
-	Expect    []Expectation // what is asked after it
-	Problems  problem.List
-	Unchanged bool // installed, configured and served already
-	Running   Master
-	Obsolete  []string // files of ours that nothing names once this is proven
+	Instance   string // configuration directory
+	Name       string // certificate name
+	Change     Change
+	Pair       keypair.Pair // as it will be installed: without a root
+	Before     cf.Snapshot
+	Candidate  cf.Snapshot // configuration after the change; equal to Before for a file switch
+	Main       []byte      // main.cf after the change
+	Master     []byte      // master.cf after the change
+	Scheme     cf.Scheme
+	Edits      []cf.Edit
+	Files      []PlannedFile // files of the certificate, in the order they are written
+	Companions []Companion   // those that get the certificate too
+	Listeners  []cf.Listener
+	Former     []Expectation // what was asked before the change, and answered
+	Expect     []Expectation // what is asked after it
+	Problems   problem.List
+	Unchanged  bool // installed, configured and served already
+	Running    Master
+	Obsolete   []string // files of ours that nothing names once this is proven
 
 	host    cf.Host
 	settled bool // the candidate is made: Files count as holding the pair
@@ -48,6 +50,16 @@ type Plan struct {
 type PlannedFile struct {
 	Path string
 	Part Part
+	Attr *atomicfile.Attr // owner and mode; nil: those of our own files
+}
+
+// Copies are the files that companions get.
+func (p *Plan) Copies() []PlannedFile {
+	var out []PlannedFile
+	for _, c := range p.Companions {
+		out = append(out, c.Export.files()...)
+	}
+	return out
 }
 
 // Part is what of a pair a file holds.
@@ -91,6 +103,11 @@ func (e *Engine) Plan(ctx context.Context, c Change) (*Plan, error) {
 	p.Name = generation.FileName(p.Name)
 	p.Listeners = before.Listeners(e.Host)
 	p.decideScheme(e.now())
+	p.Companions = e.companions(p)
+	if c.Release && len(e.Companions) > 0 {
+		p.Problems = append(p.Problems, problem.Warn("companion_left", problem.At{Service: e.Companions[0].Name},
+			"%s keeps the copies of the certificate that it has: what it used before is not known here", e.Companions[0].Name))
+	}
 	p.Former = p.expectations(before)
 	if p.Running.Running {
 		if p.survivable(); p.Problems.Has("listener_not_bindable") || p.Problems.Has("config_broken") {
@@ -147,12 +164,12 @@ func (p *Plan) decideScheme(now time.Time) {
 		Layout: string(p.Change.Layout), SNINames: sniNames(p.Before),
 		Look: look(p.Change.Policy.Anchors, now),
 	}
-	p.Files = []PlannedFile{{t.Path, PartPostfix}}
+	p.Files = []PlannedFile{{Path: t.Path, Part: PartPostfix}}
 	switch p.Change.Layout {
 	case LayoutPair:
 		t.CertPath = pairPath(p.Before.Dir, p.Name, p.Pair, PartFullchain)
 		t.KeyPath = pairPath(p.Before.Dir, p.Name, p.Pair, PartKey)
-		p.Files = []PlannedFile{{t.KeyPath, PartKey}, {t.CertPath, PartFullchain}}
+		p.Files = []PlannedFile{{Path: t.KeyPath, Part: PartKey}, {Path: t.CertPath, Part: PartFullchain}}
 	case LayoutKeep:
 		p.Files = nil
 	}

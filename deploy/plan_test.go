@@ -215,7 +215,7 @@ func TestAgrees(t *testing.T) {
 	ignored := other
 	ignored.Ignore = true
 	plan := func(edit func(p *Plan)) *Plan {
-		p := &Plan{Pair: pair, Files: []PlannedFile{{file, PartPostfix}}, Expect: []Expectation{good, good}}
+		p := &Plan{Pair: pair, Files: []PlannedFile{{Path: file, Part: PartPostfix}}, Expect: []Expectation{good, good}}
 		edit(p)
 		return p
 	}
@@ -232,8 +232,8 @@ func TestAgrees(t *testing.T) {
 		{"only ignored ones", func(p *Plan) { p.Expect = []Expectation{ignored} }, false},
 		{"an edit", func(p *Plan) { p.Edits = []cf.Edit{{Parameter: "x"}} }, false},
 		{"no pair", func(p *Plan) { p.Pair = keypair.Pair{} }, false},
-		{"a file that is not there", func(p *Plan) { p.Files = []PlannedFile{{file + "x", PartPostfix}} }, false},
-		{"a file with other bytes", func(p *Plan) { p.Files = []PlannedFile{{file, PartFullchain}} }, false},
+		{"a file that is not there", func(p *Plan) { p.Files = []PlannedFile{{Path: file + "x", Part: PartPostfix}} }, false},
+		{"a file with other bytes", func(p *Plan) { p.Files = []PlannedFile{{Path: file, Part: PartFullchain}} }, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

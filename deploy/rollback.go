@@ -36,7 +36,7 @@ func (e *Engine) Listeners(ctx context.Context) ([]Expectation, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{Instance: s.Dir, Before: s, Candidate: s, Listeners: s.Listeners(e.Host)}
+	p := &Plan{Instance: s.Dir, Before: s, Candidate: s, Listeners: s.Listeners(e.Host), Companions: e.Companions}
 	return p.expectations(s), nil
 }
 
@@ -187,6 +187,9 @@ func (e *Engine) served(ctx context.Context, s cf.Snapshot, listeners []cf.Liste
 		if slices.Contains(certificateFiles(s, l.ID()), st.File) {
 			p.Scheme.Services = append(p.Scheme.Services, l.ID())
 		}
+	}
+	if len(p.Scheme.Services) > 0 {
+		p.Companions = e.companions(p)
 	}
 	var ask []Expectation
 	for _, x := range p.expectations(s) {

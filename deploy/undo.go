@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,6 +46,7 @@ type note struct {
 	Boot       string            `json:"boot"` // kernel's id of the boot it happened in
 	Edits      []cf.Edit         `json:"edits"`
 	Baseline   []baseline        `json:"baseline"`
+	Companions []companionNote   `json:"companions,omitempty"`
 	Files      map[string]string `json:"files"` // SHA-256 of main.cf and master.cf before the change, in hex, by path
 	Time       time.Time         `json:"time"`
 }
@@ -117,7 +119,9 @@ func (r *run) revert(ctx context.Context, n note) error {
 		}
 		return err
 	}
-	if err := r.restore(ctx, n); err != nil {
+	err = r.restore(ctx, n)
+	r.restoreCompanions(ctx, n)
+	if err != nil {
 		return err
 	}
 	if err := r.reprove(ctx, n); err != nil {
@@ -235,12 +239,16 @@ func (r *run) reload(ctx context.Context) (how string, err error) {
 // reprove asks every listener that served TLS before whether it serves the
 // same again.
 func (r *run) reprove(ctx context.Context, n note) error {
-	if !n.Running || len(n.Baseline) == 0 {
+	want := n.expectations()
+	if !n.Running {
+		want = slices.DeleteFunc(want, func(x Expectation) bool { return !x.companion() })
+	}
+	if len(want) == 0 {
 		return nil
 	}
 	return r.step(StepReprove, func() (string, error) {
 		p := proof{prober: r.Prober, deadline: r.deadline(true)}
-		r.report.Listeners = p.observe(ctx, n.expectations())
+		r.report.Listeners = p.observe(ctx, want)
 		for _, o := range r.report.Listeners {
 			if o.Verdict != probe.Proven {
 				return summary(r.report.Listeners), &ContradictedError{Observations: []Observation{o}}
@@ -272,6 +280,9 @@ func (p *Plan) note(generation int, began time.Time) note {
 	if !p.Pair.IsZero() {
 		n.Leaf = p.Pair.Fingerprint()
 	}
+	for _, c := range p.Companions {
+		n.Companions = append(n.Companions, companionNote{Name: c.Name, Reload: c.Reload})
+	}
 	for _, x := range p.Former {
 		if x.Ignore || x.wasBroken() {
 			continue
@@ -287,6 +298,9 @@ func (p *Plan) note(generation int, began time.Time) note {
 // before are the chains that x took before the change: what it presented, and
 // what its files held, which a process started since may have read.
 func (p *Plan) before(x Expectation) [][][]byte {
+	if x.companion() {
+		return [][][]byte{x.Baseline.Raw}
+	}
 	return unchangedChains(x, onDisk(p.Before, x.Listener.ID(), nil))
 }
 
@@ -426,17 +440,18 @@ type question probe.Endpoint
 func (q question) endpoint() probe.Endpoint { return probe.Endpoint(q) }
 
 type questionJSON struct {
-	Network    string     `json:"network"`
-	Address    string     `json:"address"`
-	Mode       probe.Mode `json:"mode"`
-	ServerName string     `json:"sni"`
-	KeyType    string     `json:"key_type"`
-	Proxy      bool       `json:"proxy"`
+	Network    string         `json:"network"`
+	Address    string         `json:"address"`
+	Mode       probe.Mode     `json:"mode"`
+	ServerName string         `json:"sni"`
+	KeyType    string         `json:"key_type"`
+	Proxy      bool           `json:"proxy"`
+	Protocol   probe.Protocol `json:"protocol,omitempty"`
 }
 
 // MarshalJSON keeps what is asked, not how long.
 func (q question) MarshalJSON() ([]byte, error) {
-	return json.Marshal(questionJSON{q.Network, q.Address, q.Mode, q.ServerName, q.KeyType, q.ProxyProtocol})
+	return json.Marshal(questionJSON{q.Network, q.Address, q.Mode, q.ServerName, q.KeyType, q.ProxyProtocol, q.Protocol})
 }
 
 // UnmarshalJSON is the reverse of MarshalJSON.
@@ -445,6 +460,6 @@ func (q *question) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &j); err != nil {
 		return err
 	}
-	*q = question{Network: j.Network, Address: j.Address, Mode: j.Mode, ServerName: j.ServerName, KeyType: j.KeyType, ProxyProtocol: j.Proxy}
+	*q = question{Network: j.Network, Address: j.Address, Mode: j.Mode, ServerName: j.ServerName, KeyType: j.KeyType, ProxyProtocol: j.Proxy, Protocol: j.Protocol}
 	return nil
 }

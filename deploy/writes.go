@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -91,7 +92,9 @@ func (r *run) planWrites() ([]journal.Write, error) {
 	if err := r.directoryWrites(&out); err != nil {
 		return nil, err
 	}
-	for _, f := range r.plan.Files {
+	// The copies come last of the files: a daemon that reads them by itself gets
+	// what Postfix has.
+	for _, f := range slices.Concat(r.plan.Files, r.plan.Copies()) {
 		w, err := r.certificateWrite(f)
 		if err != nil {
 			return nil, err
@@ -174,6 +177,9 @@ func (r *run) certificateWrite(f PlannedFile) (journal.Write, error) {
 		}
 	} else {
 		after.Attr.Mode = 0o644
+	}
+	if f.Attr != nil {
+		after.Attr = *f.Attr
 	}
 	return journal.Write{Path: f.Path, Before: before, After: after}, nil
 }

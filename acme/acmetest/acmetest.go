@@ -59,6 +59,9 @@ type Options struct {
 	// NonceReject is how many of 100 good nonces are refused, AuthzReuse for how many
 	// of 100 names a valid authorization is used again.
 	NonceReject, AuthzReuse int
+	// Sleep is the number of seconds below which the CA waits, at random, before it
+	// validates; 0: it does not wait.
+	Sleep int
 	// RetryAfterAuthz and RetryAfterOrder are seconds that Pebble asks to wait in
 	// answers about what is being processed; 0: it does not ask.
 	RetryAfterAuthz, RetryAfterOrder int
@@ -182,8 +185,13 @@ var environment sync.Mutex
 func (c *CA) makePebble() error {
 	environment.Lock()
 	defer environment.Unlock()
+	noSleep := "1"
+	if c.options.Sleep > 0 {
+		noSleep = "0"
+	}
 	for name, value := range map[string]string{
-		"PEBBLE_VA_NOSLEEP":      "1",
+		"PEBBLE_VA_NOSLEEP":      noSleep,
+		"PEBBLE_VA_SLEEPTIME":    strconv.Itoa(c.options.Sleep),
 		"PEBBLE_WFE_NONCEREJECT": strconv.Itoa(c.options.NonceReject),
 		"PEBBLE_AUTHZREUSE":      strconv.Itoa(c.options.AuthzReuse),
 	} {

@@ -19,11 +19,11 @@ func (a *app) accountCommand() *cobra.Command {
 	}
 	for _, c := range []struct {
 		name, short string
-		do          func(context.Context, *acme.Manager, acme.AccountSpec, *result) (acme.AccountState, error)
+		do, dry     func(context.Context, *acme.Manager, acme.AccountSpec, *result) (acme.AccountState, error)
 	}{
-		{"register", "register the account at the CA, or change its contact", a.accountRegister},
-		{"show", "show the account, as the CA sees it", a.accountShow},
-		{"rollover", "give the account a new key", a.accountRollover},
+		{"register", "register the account at the CA, or change its contact", a.accountRegister, a.accountWouldRegister},
+		{"show", "show the account, as the CA sees it", a.accountShow, nil},
+		{"rollover", "give the account a new key", a.accountRollover, a.accountWouldRollover},
 	} {
 		f := &obtainFlags{}
 		sub := &cobra.Command{
@@ -40,8 +40,12 @@ func (a *app) accountCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				state, err := c.do(ctx, m, spec, res)
-				if err == nil {
+				do := c.do
+				if a.flags.dryRun {
+					do = c.dry
+				}
+				state, err := do(ctx, m, spec, res)
+				if err == nil && state.URI != "" {
 					a.showAccount(state, res)
 				}
 				return err
@@ -49,6 +53,9 @@ func (a *app) accountCommand() *cobra.Command {
 		}
 		f.registerAccount(sub)
 		a.atCAFlags(sub, f)
+		if c.dry != nil {
+			a.dryRunFlag(sub, "ask the CA whether it could be done; change nothing here or there")
+		}
 		cmd.AddCommand(sub)
 	}
 	return cmd
@@ -60,6 +67,15 @@ type accountJSON struct {
 	NewTerms string `json:"new_terms"`
 	Created  bool   `json:"created"`
 	Rolling  bool   `json:"rolling"`
+}
+
+// registrationJSON is an account that would be registered.
+type registrationJSON struct {
+	Directory string   `json:"directory"`
+	Contact   []string `json:"contact"`
+	Terms     string   `json:"terms"`
+	KeyType   string   `json:"key_type"`
+	EABKeyID  string   `json:"eab_kid"`
 }
 
 func (a *app) showAccount(s acme.AccountState, res *result) {
@@ -85,9 +101,37 @@ func (a *app) accountRegister(ctx context.Context, m *acme.Manager, spec acme.Ac
 	res.headline = "the account exists already; nothing was registered."
 	switch {
 	case err != nil:
-		res.headline = "not registered."
+		res.headline = "not registered; nothing was stored."
 	case s.Created:
 		res.headline = "registered. Keep " + a.conf.StateDir + " in backups that only root can read: it holds the account's key."
+	}
+	return s, err
+}
+
+// accountWouldRegister is register without the registration: what the CA's
+// directory says against it is known then, such as terms that were not agreed to.
+func (a *app) accountWouldRegister(ctx context.Context, m *acme.Manager, spec acme.AccountSpec, res *result) (acme.AccountState, error) {
+	s, err := m.PreflightRegister(ctx, spec)
+	switch {
+	case err != nil:
+		res.headline = "dry run: would not be registered. Nothing was stored."
+	case s.URI != "":
+		res.headline = "dry run: the account exists already; nothing would be registered."
+	default:
+		res.add("registration", registrationJSON{s.Directory, emptyNotNull(s.Contact), s.Terms, string(s.KeyType), s.EABKeyID})
+		a.text.printf("  directory    %s\n", s.Directory)
+		a.text.printf("  contact      %s\n", orText(strings.Join(s.Contact, ", "), "none"))
+		a.text.printf("  terms        %s\n", orText(s.Terms, "none"))
+		res.headline = "dry run: would be registered. Nothing was stored."
+	}
+	return s, err
+}
+
+func (a *app) accountWouldRollover(ctx context.Context, m *acme.Manager, spec acme.AccountSpec, res *result) (acme.AccountState, error) {
+	s, err := m.PreflightRollover(ctx, spec)
+	res.headline = "dry run: the account would get a new key. Nothing was changed."
+	if err != nil {
+		res.headline = "dry run: the account's key would not be changed. Nothing was."
 	}
 	return s, err
 }

@@ -125,7 +125,7 @@ func TestS49RenewNow(t *testing.T) {
 	h.ca.Fault(acmetest.Fault{Kind: acmetest.RenewalInfo, Header: http.Header{"Retry-After": {"60"}}})
 	h.postcert(h.order()...).want(0)
 	old := h.live()
-	past := acmetest.Window(time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour))
+	past := acmetest.Window(time.Now().Add(-time.Hour), time.Now().Add(-30*time.Minute)) // as Boulder has it
 	if err := h.ca.SetRenewalInfo(h.leafAt(h.liveFile("cert.pem")), past); err != nil {
 		t.Fatal(err)
 	}
@@ -171,6 +171,45 @@ func TestS50KeyStays(t *testing.T) {
 	h.postcert("renew", "--force", "--allow-key-change", "--config", conf).want(0)
 	if h.spkiAt(h.liveFile("cert.pem")) == spki {
 		t.Error("the key is the same")
+	}
+	h.serves(h.live())
+}
+
+// With the policy staged the next key is on disk and its TLSA record is shown, and
+// renewals keep the present key until somebody says that the record is published.
+func TestS50StagedKey(t *testing.T) {
+	h := newACMEHost(t, acmetest.Options{})
+	conf := h.config("")
+	data, err := os.ReadFile(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.write(conf, []byte(strings.Replace(string(data), "    profile: classic\n", "    profile: classic\n    key: {type: ec256, policy: staged}\n", 1)))
+	next := func(args ...string) (record string) {
+		t.Helper()
+		v := h.postcert(append(args, "--config", conf, "--json")...).want(0).certificate(0)
+		record, _ = v["next_tlsa"].(string)
+		digest, err := exec.Command("sh", "-c", "openssl pkey -in '"+filepath.Join(h.state, "acme", "certs", hostName, "next.key")+"' -pubout -outform DER | openssl dgst -sha256 -r").Output()
+		if err != nil || record != "3 1 1 "+strings.Fields(string(digest))[0] {
+			t.Errorf("the record is %q, and the key %s (%v)", record, digest, err)
+		}
+		return record
+	}
+	present := func() string {
+		t.Helper()
+		digest, err := exec.Command("sh", "-c", "openssl x509 -in '"+h.liveFile("cert.pem")+"' -noout -pubkey | openssl pkey -pubin -outform DER | openssl dgst -sha256 -r").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return "3 1 1 " + strings.Fields(string(digest))[0]
+	}
+	prepared, first := next("obtain"), present()
+	if again := next("renew", "--force"); again != prepared || present() != first {
+		t.Errorf("the renewal changed a key: prepared %s, then %s; in use %s, then %s", prepared, again, first, present())
+	}
+	h.postcert("renew", "--config", conf).want(0).says(prepared).says("--allow-key-change " + hostName)
+	if after := next("renew", "--force", "--allow-key-change"); after == prepared || present() != prepared {
+		t.Errorf("in use is %s, want %s; the next one is %s", present(), prepared, after)
 	}
 	h.serves(h.live())
 }

@@ -32,6 +32,7 @@ const (
 	statusBusy        = 7
 	statusNo          = 8
 	statusNotVerified = 9
+	statusForeign     = 42 // acmetool: a hook that has no answer to the event
 	statusInterrupted = 130
 	statusTerminated  = 143
 )
@@ -71,7 +72,7 @@ func advise(err error) (status int, problems problem.List) {
 	status = statusOf(err, problems)
 	// How an undo ended is said also when its cause is a problem with an id.
 	undone := status == statusRolledBack || status == statusIncomplete
-	if err != nil && (len(problems.Errors()) == 0 || undone) && status != statusNo && status != statusNotVerified {
+	if err != nil && (len(problems.Errors()) == 0 || undone) && status != statusNo && status != statusNotVerified && status != statusForeign {
 		problems = append(problems, remedied(problem.List{describe(err)})...)
 	}
 	return status, problems
@@ -101,7 +102,7 @@ func statusOf(err error, problems problem.List) int {
 		return statusTerminated
 	case errors.As(err, &rolledBack):
 		return statusRolledBack
-	case errors.As(err, &usage), hasPrefix(problems, "config_unknown", "config_type", "config_value", "config_missing",
+	case errors.As(err, &usage), hasPrefix(problems, "hook_unrecognised", "hook_ambiguous", "hook_incomplete", "config_unknown", "config_type", "config_value", "config_missing",
 		"config_unreadable", "config_documents", "config_writable", "config_syntax", "instance_", "usage",
 		"acme_directory_unknown", "acme_trust_unreadable", "dns_provider_unknown", "dns_credentials"):
 		return statusUsage
@@ -115,6 +116,8 @@ func statusOf(err error, problems problem.List) int {
 		return statusNo
 	case errors.Is(err, errNotVerified):
 		return statusNotVerified
+	case errors.Is(err, errForeign):
+		return statusForeign
 	}
 	return statusFailed
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"postcert/acme"
 	"postcert/cmd/postcert/internal/config"
 	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy"
@@ -32,7 +33,9 @@ type app struct {
 	conf  config.Config
 	text  *text
 	log   *slog.Logger
+	from  *status.From // where the pair of this command was read from; nil if that is not to be remembered
 
+	ca      *acme.Manager                  // see manager
 	past    []status.Update                // the whole history, nil if it is read each time: see readPast
 	passed  []passed                       // the passes that this process made
 	touched []status.Key                   // what this process wrote a record of
@@ -47,6 +50,7 @@ type seams struct {
 	fs       atomicfile.FS
 	mta      func(deploy.MTA) deploy.MTA
 	deadline time.Duration // of the proof; 0 is the engine's own
+	settle   time.Duration // for another client's files; 0 is settleWait
 	now      func() time.Time
 	childEnv []string // of the processes that the daemon starts
 }

@@ -296,12 +296,6 @@ func TestCommandConfig(t *testing.T) {
 	within(t, "status", "--config", path, "--json").refuses(2, "config_unknown_key")
 	within(t, "config", "check", path+".none", "--json").refuses(8, "config_unreadable")
 	within(t, "config").want(0).says("config check")
-
-	write("companions: [{name: dovecot, reload: [/usr/bin/doveadm, reload]}]\n")
-	h := newHost(t, postfixtest.Options{})
-	h.untouched(func() {
-		h.postcert("install-cert", h.lineage(certtest.Leaf{}), "--config", path, "--json").refuses(3, "companions_unsupported")
-	})
 }
 
 func TestCommandVersion(t *testing.T) {

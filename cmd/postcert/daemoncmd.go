@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"postcert/acme/watch"
 	"postcert/cmd/postcert/internal/config"
 	"postcert/cmd/postcert/internal/daemon"
 	"postcert/cmd/postcert/internal/metrics"
@@ -50,6 +51,7 @@ type keeper struct {
 	exe string
 	log *slog.Logger
 
+	watch   *watch.Watcher
 	metrics listener
 
 	mu   sync.Mutex
@@ -78,9 +80,13 @@ func (a *app) daemon(ctx context.Context, res *result) error {
 	}
 	s.log.Info("started", "version", versionString(), "config", file, "state", a.conf.StateDir)
 	manager.Ready()
+	s.watch = watch.New(s.log)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() { s.watch.Run(ctx) })
 	s.report("recover", s.child(ctx, "recover"))
 	(&daemon.Loop{
-		Tasks: s.due, Run: s.run, Reload: s.reload, Hangup: hangup, Tell: manager, Now: a.now, Log: s.log, Watchdog: manager.Watchdog(),
+		Tasks: s.due, Run: s.run, Reload: s.reload, Hangup: hangup, Hints: s.watch.Hints(), Tell: manager, Now: a.now, Log: s.log, Watchdog: manager.Watchdog(),
 	}).Live(ctx)
 	s.metrics.close()
 	s.log.Info("ended", "why", context.Cause(ctx))
@@ -137,7 +143,9 @@ func (s *keeper) inForce() (*app, string) {
 
 func (s *keeper) due(now time.Time) ([]daemon.Task, error) {
 	a, _ := s.inForce()
-	return a.due(now)
+	tasks, sources, err := a.due(now)
+	s.watch.Watch(sources)
+	return tasks, err
 }
 
 // reload reads the configuration again. One with a mistake changes nothing.

@@ -161,7 +161,6 @@ func (a *app) probeDue(rec *status.Record, now time.Time) time.Time {
 // lookAfter proves a certificate that nothing else has to be done about.
 func (a *app) lookAfter(ctx context.Context, s *site, rec *status.Record, o passOptions, res *result) probeJSON {
 	v := probeJSON{Instance: rec.Instance, Name: rec.Name}
-	a.text.printf("%s\n", a.text.paint(bold, rec.Name))
 	if o.scheduled && a.probeDue(rec, a.now()).After(a.now()) {
 		v.Left = "it was proven at its last turn"
 		a.text.printf("  left alone   %s: %s\n", v.Instance, v.Left)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"postcert/cmd/postcert/internal/config"
 	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy"
 	"postcert/deploy/postfix"
@@ -19,6 +20,7 @@ import (
 // pairFiles are where a pair is.
 type pairFiles struct {
 	cert, key string
+	chain     string // "" if cert holds it
 	leaf      string // fingerprint, "" if it is known only when it is read
 	ours      bool   // in our own state directory
 }
@@ -31,7 +33,7 @@ func lineageFiles(dir string) pairFiles {
 
 // deployLive takes the live pair of a certificate to every instance that is to
 // serve it. What is served already is proven again, which changes nothing.
-func (a *app) deployLive(ctx context.Context, w wish, live pairFiles, turn status.Turn, o passOptions, v *passJSON, res *result) error {
+func (a *app) deployLive(ctx context.Context, w wish, live pairFiles, turn *status.Turn, o passOptions, v *passJSON, res *result) error {
 	sites, err := a.sitesOf(ctx, w)
 	if err != nil || len(sites) == 0 {
 		if err == nil && !w.remembered {
@@ -43,8 +45,7 @@ func (a *app) deployLive(ctx context.Context, w wish, live pairFiles, turn statu
 	for _, s := range sites {
 		s.inputs = a.inputs(s.instance.ConfigDirectory, live)
 	}
-	// The key passes through this process, which ends soon.
-	pair, warnings, err := keypair.Read(ctx, keypair.Source{Cert: live.cert, Key: live.key, Foreign: !live.ours})
+	pair, warnings, err := a.readLive(ctx, w, live, turn)
 	for _, p := range warnings {
 		res.problem(p)
 	}
@@ -55,7 +56,7 @@ func (a *app) deployLive(ctx context.Context, w wish, live pairFiles, turn statu
 	a.showCertificate(pair)
 	var all []error
 	for _, s := range sites {
-		d, err := a.deployTo(ctx, s, w, pair, turn, o, res)
+		d, err := a.deployTo(ctx, s, w, pair, *turn, o, res)
 		v.Deploys = append(v.Deploys, d)
 		all = append(all, err)
 	}
@@ -141,7 +142,7 @@ func (a *app) deployTo(ctx context.Context, s *site, w wish, pair keypair.Pair, 
 			if err == nil && rep.Outcome == deploy.NotVerified {
 				err = errNotVerified
 			}
-			a.recordIssued(ctx, s, rep, err)
+			a.recordIssued(ctx, s, w, rep, err)
 			d.Next = a.retryOf(s, w)
 			return d, err
 		}
@@ -176,9 +177,6 @@ func (a *app) stillServed(ctx context.Context, s *site, rec *status.Record, leaf
 
 // liveChange is the change that serves a pair.
 func (a *app) liveChange(s *site, w wish, pair keypair.Pair, o passOptions) (deploy.Change, error) {
-	if err := a.noCompanions(); err != nil {
-		return deploy.Change{}, err
-	}
 	if slices.Contains(s.settings.SNI, w.name) {
 		return deploy.Change{}, refuse("sni_unsupported", problem.At{File: a.conf.File, Parameter: "sni"},
 			"%s is to be served for its names only, by a lookup table; this version cannot write one", w.name)
@@ -187,8 +185,13 @@ func (a *app) liveChange(s *site, w wish, pair keypair.Pair, o passOptions) (dep
 	if err != nil {
 		return deploy.Change{}, err
 	}
+	policy := verify.Policy{Anchors: anchors}
+	source := w.spec.Directory
+	if w.source == sourceHook {
+		policy.Names, source = ownName(pair), w.watched().cert
+	}
 	c := a.change(s, deploy.Change{
-		Reason: o.reason, Name: w.name, Pair: pair, Source: w.spec.Directory, Judge: true, Policy: verify.Policy{Anchors: anchors},
+		Reason: o.reason, Name: w.name, Service: w.hooked[s.instance.ConfigDirectory], Pair: pair, Source: source, Judge: true, Policy: policy,
 	})
 	return c, a.oneService(s, c)
 }
@@ -207,7 +210,7 @@ func (a *app) leaveAlone(rec *status.Record, leaf, inputs string, turn status.Tu
 		return "" // new
 	case rec.Wanted != leaf && rec.Retry != leaf:
 		return "somebody installed another certificate since; the next renewal is installed again"
-	case !o.scheduled:
+	case !o.scheduled || o.fresh:
 		return ""
 	case rec.Waits(inputs):
 		return "it is refused as long as neither the pair nor the configuration changes: " + rec.Refused.Message
@@ -220,12 +223,15 @@ func (a *app) leaveAlone(rec *status.Record, leaf, inputs string, turn status.Tu
 }
 
 // recordIssued remembers how the deploy of something issued ended.
-func (a *app) recordIssued(ctx context.Context, s *site, rep *deploy.Report, err error) {
+func (a *app) recordIssued(ctx context.Context, s *site, w wish, rep *deploy.Report, err error) {
 	up, ok := a.statusUpdate(s, rep, withCause(ctx, err))
 	if !ok {
 		return
 	}
 	up.Issued = true
+	if w.source == config.SourceACME && up.Exit == 0 {
+		up.From = &status.From{} // whatever it came from before, it is ours to obtain now
+	}
 	if werr := a.records().Record(up); werr != nil {
 		a.log.Warn("recording the status", "err", werr)
 	}

@@ -9,14 +9,14 @@ import (
 	"postcert/cmd/postcert/internal/config"
 	"postcert/cmd/postcert/internal/daemon"
 	"postcert/cmd/postcert/internal/status"
+	"postcert/verify/keypair"
 )
 
 // due is what is next about every certificate: for the daemon, which asks again
-// and again, and holds nothing in memory that the disk does not know. No key is
-// read for it.
-func (a *app) due(now time.Time) ([]daemon.Task, error) {
+// and again, and holds nothing in memory that the disk does not know; and the files
+// of other clients, which it watches. No key is read for it.
+func (a *app) due(now time.Time) (out []daemon.Task, sources []keypair.Source, wrong error) {
 	list, wrong := a.wishes(nil)
-	var out []daemon.Task
 	for _, w := range list {
 		turn, err := a.turns().Read(w.name)
 		wrong = errors.Join(wrong, err)
@@ -25,7 +25,14 @@ func (a *app) due(now time.Time) ([]daemon.Task, error) {
 			t.Account = "account " + w.spec.Directory + " " + w.spec.Account
 		}
 		t.At, t.Why = a.dueOf(w, turn, now)
-		if floor := turn.NotBefore(now); floor.After(t.At) {
+		fresh := false
+		if w.foreign() {
+			sources = append(sources, w.reads())
+			seen := w.seen()
+			t.About, fresh = seen.About(), turn.Seen.Changed(seen)
+		}
+		// What is new does not wait for what failed with the old.
+		if floor := turn.NotBefore(now); floor.After(t.At) && !fresh {
 			t.At, t.Why = floor, t.Why+", again"
 		}
 		out = append(out, t)
@@ -38,11 +45,8 @@ func (a *app) due(now time.Time) ([]daemon.Task, error) {
 			out[i] = t // of another instance
 		}
 	}
-	return out, wrong
+	return out, sources, wrong
 }
-
-// watchInterval is how often the directory of another client is looked at.
-const watchInterval = 10 * time.Minute
 
 // dueOf is when one certificate has its next turn, and for what: an order or a
 // question to the CA, a deploy that is to be tried again, the daily proof.
@@ -63,8 +67,8 @@ func (a *app) dueOf(w wish, turn status.Turn, now time.Time) (time.Time, string)
 		var words string
 		t, words, leaf = a.orderDue(w, now)
 		sooner(t, words)
-	} else {
-		sooner(turn.Ended.Add(watchInterval), "a look at the directory of the other client")
+	} else if t, words := w.watchedDue(turn, now); !t.IsZero() {
+		sooner(t, words)
 	}
 	if leaf != turn.Leaf {
 		sooner(now, "deploy")

@@ -52,7 +52,7 @@ func TestDueProbe(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			tasks, err := a.due(now)
+			tasks, _, err := a.due(now)
 			if err != nil {
 				t.Fatal(err)
 			}

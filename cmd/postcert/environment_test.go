@@ -161,10 +161,20 @@ func TestHostileEnvironment(t *testing.T) {
 	a.want(0)
 	h.serves(fingerprint(second.Cert))
 	tr.sprung(t)
-	allowed := regexp.MustCompile(`^/(usr/)?(s?bin|lib/postfix(/sbin)?|libexec/postfix)/[^/]+$`)
-	asWeStartThem := 0
+	if n := tr.foreign(t, programs); n < 5 {
+		t.Errorf("only %d of %d programs had the fixed environment %q", n, len(programs), program.Environment)
+	}
+}
+
+// ourPrograms are the places that programs may be run from.
+var ourPrograms = regexp.MustCompile(`^/(usr/)?(s?bin|lib/postfix(/sbin)?|libexec/postfix)/[^/]+$`)
+
+// foreign fails the test for each program that was run from elsewhere or got
+// something of the environment, and counts those that had the fixed one.
+func (tr *trap) foreign(t *testing.T, programs []started) (asWeStartThem int) {
+	t.Helper()
 	for _, p := range programs {
-		if !allowed.MatchString(p.path) {
+		if !ourPrograms.MatchString(p.path) {
 			t.Errorf("a program was run from an unexpected place: %s", p.path)
 		}
 		if slices.Equal(p.env, program.Environment) {
@@ -178,9 +188,7 @@ func TestHostileEnvironment(t *testing.T) {
 			}
 		}
 	}
-	if asWeStartThem < 5 {
-		t.Errorf("only %d of %d programs had the fixed environment %q", asWeStartThem, len(programs), program.Environment)
-	}
+	return asWeStartThem
 }
 
 // S26: cron and snap: next to no environment, no home, no terminal, and a

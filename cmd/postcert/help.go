@@ -6,7 +6,7 @@ import "github.com/spf13/cobra"
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
 		a.installCommand(), a.verifyCommand(), a.probeCommand(), a.statusCommand(),
-		a.obtainCommand(), a.renewCommand(), a.daemonCommand(), a.accountCommand(), a.revokeCommand(),
+		a.hookCommand(), a.obtainCommand(), a.renewCommand(), a.daemonCommand(), a.accountCommand(), a.revokeCommand(),
 		a.historyCommand(), a.rollbackCommand(), a.recoverCommand(), a.releaseCommand(),
 		a.configCommand(), a.versionCommand(),
 	}
@@ -178,9 +178,12 @@ install-cert does: judged, rehearsed, proven on every listener, or undone.
 Without arguments it orders what is configured and missing; with names, those
 certificates; with --domain, one that the flags describe. That one is remembered,
 and "postcert renew" and the daemon keep it; it is installed on the instance that
---instance names, or on the only one, unless --no-deploy. An order is made once:
-what is not due is not ordered again, and an order that was interrupted is
-resumed. Before an order it is looked whether it can succeed.
+--instance names, or on the only one, unless --no-deploy. A single certificate of a
+configuration without instances is installed on the only one as well; "instances: []"
+there says on none. On which one is said before the order.
+
+An order is made once: what is not due is not ordered again, and an order that was
+interrupted is resumed. Before an order it is looked whether it can succeed.
 
 --dry-run makes a whole order at the CA's directory for trials, or at the one that
 --directory names, and keeps nothing of it but the account there.
@@ -213,8 +216,11 @@ const renewExample = `  postcert renew
   postcert renew --force mail.example.com`
 
 const accountHelp = `account register makes the account at the CA, whose key is kept in the state
-directory; obtain does it too, when there is none. account show asks the CA about
-it. account rollover gives it a new key; certificates are not concerned.
+directory; obtain does it too, when there is none. Without --agree-tos it names the
+CA's terms of service, and registers nothing. account show asks the CA about it.
+account rollover gives it a new key; certificates are not concerned.
+
+--dry-run asks the CA whether it could be done, and changes nothing here or there.
 
 EXIT STATUS
 ` + statusTable
@@ -224,7 +230,8 @@ const accountExample = `  postcert account register --email admin@example.com --
 
 const revokeHelp = `revoke revokes the live certificate of NAME at the CA that issued it. Postfix goes
 on serving it until another one is installed: renew it next. With the reason
-key-compromise its key is never used again.
+key-compromise its key is never used again. --dry-run names the certificate, and
+asks nobody.
 
 EXIT STATUS
 ` + statusTable
@@ -241,9 +248,60 @@ own. When something is due is on disk, so that starting the daemon again, or
 running renew beside it, makes no further orders. Under systemd (Type=notify) its
 status line says what comes next.
 
+It watches the files of certificates that another client renews (source: watch):
+all directories on the way to them. What is renewed is deployed within seconds after
+the last of its files was written; the same certificates written again are not. A
+deploy that failed waits for its time, a new certificate does not. Where the kernel
+tells nothing, as on network file systems, the files are looked at every minute.
+
 EXIT STATUS
 ` + statusTable
 
 const daemonExample = `  postcert daemon
   systemctl status postcert
   systemctl reload postcert`
+
+const hookHelp = `hook is the deploy hook for every ACME client. It needs no configuration.
+
+It finds out which client calls, and which certificate that is about, from the
+arguments and the environment; asks whether that certificate is for this Postfix;
+and if so does what install-cert does: verify, rehearse, install, reload, prove,
+or undo. Names are taken from the certificate, never from the environment. With
+several Postfix instances it treats each that the certificate is for.
+
+  certbot      --deploy-hook "/usr/bin/postcert hook"; or, for all certificates:
+               ln -s /usr/bin/postcert /etc/letsencrypt/renewal-hooks/deploy/
+  lego         --renew-hook "/usr/bin/postcert hook"   (v5: --deploy-hook)
+  acme.sh      --reloadcmd "/usr/bin/postcert hook"
+  dehydrated   HOOK=/usr/local/bin/postcert-hook, a link to /usr/bin/postcert
+  acmetool     ln -s /usr/bin/postcert /etc/acme/hooks/
+  getssl       RELOAD_CMD="/usr/bin/postcert hook --cert FILE --key FILE"
+  uacme        uacme ... issue NAME && postcert hook --cert FILE --key FILE
+  step         step ca renew ... --exec "/usr/bin/postcert hook --cert FILE --key FILE"
+  certmonger   getcert request ... -C "/usr/bin/postcert hook --cert FILE --key FILE --chain FILE"
+
+Called under the name postcert-hook, or without arguments in the environment of
+one of these clients, postcert is its hook, so that a link is enough.
+
+A certificate is for this Postfix if the configuration names its directory, if
+the last deployed one came from there, if a smtpd_tls_* parameter names a file of
+it, if it holds the certificate that is deployed, or, while nothing is deployed
+yet, if it is valid for myhostname or a name that is served. Files that are named
+in the call itself always are. All others are left alone, with status 0. To adopt
+one once: postcert install-cert DIRECTORY.
+
+Clients forget how their hook ended. So every failure is remembered: "postcert
+status" fails, and "postcert renew" (from a timer) or the daemon deploys the
+certificate again, with growing pauses, from where the client keeps it and
+without the client. The hook gives up after 80 s, before lego would kill it; the
+deploy is then left to them too.
+
+Nothing is printed unless something went wrong; -v says what is done.
+
+EXIT STATUS
+` + statusTable + `
+  42  hook alone: the event is none of a deploy hook's, as acmetool wants to know`
+
+const hookExample = `  certbot renew --deploy-hook "/usr/bin/postcert hook"
+  RENEWED_LINEAGE=/etc/letsencrypt/live/mail.example.com postcert hook -v --dry-run
+  postcert hook --cert /etc/step/mail.crt --key /etc/step/mail.key`

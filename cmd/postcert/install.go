@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy"
 	"postcert/verify"
 	"postcert/verify/keypair"
@@ -143,13 +144,16 @@ func (a *app) installCommand() *cobra.Command {
 	fs.BoolVar(&f.adoptOverrides, "adopt-overrides", false, "also change -o overrides in master.cf that name a stale certificate")
 	fs.BoolVar(&f.noRehearsal, "no-rehearsal", false, "do not rehearse on a private Postfix first")
 	fs.StringArrayVar(&f.ignore, "ignore-listener", nil, "`ADDRESS` that need not prove the certificate, e.g. 192.0.2.1:465 (repeatable)")
-	a.dryRunFlag(cmd)
+	a.dryRunFlag(cmd, dryChange)
 	return cmd
 }
 
+// dryChange is what --dry-run is where Postfix is changed.
+const dryChange = "show what would be done, after a rehearsal; change nothing"
+
 // dryRunFlag adds --dry-run to a command that changes something.
-func (a *app) dryRunFlag(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&a.flags.dryRun, "dry-run", false, "show what would be done, after a rehearsal; change nothing")
+func (a *app) dryRunFlag(cmd *cobra.Command, usage string) {
+	cmd.Flags().BoolVar(&a.flags.dryRun, "dry-run", false, usage)
 }
 
 func (a *app) install(ctx context.Context, f *installFlags, args []string, res *result) error {
@@ -161,9 +165,6 @@ func (a *app) install(ctx context.Context, f *installFlags, args []string, res *
 	pair, warnings, err := keypair.Read(ctx, src)
 	res.problems = append(res.problems, warnings...)
 	if err != nil {
-		return err
-	}
-	if err := a.noCompanions(); err != nil {
 		return err
 	}
 	s, err := a.oneInstance(ctx)
@@ -185,21 +186,45 @@ func (a *app) install(ctx context.Context, f *installFlags, args []string, res *
 	if f.noRehearsal {
 		c.Rehearsal = deploy.RehearsalOff
 	}
+	// Root may point at what others can write; nobody goes on looking there.
+	if !warnings.Has("input_untrusted_path") {
+		if a.from, err = fromOf(src, f.service, args); err != nil {
+			return err
+		}
+	}
 	return a.transact(ctx, s, deploy.Chosen(c), res)
 }
 
-// noCompanions refuses a configuration with companions: other daemons would go on
-// with the old certificate, and nobody told.
-func (a *app) noCompanions() error {
-	if n := len(a.conf.Companions); n > 0 {
-		return refuse("companions_unsupported", problem.At{File: a.conf.File, Parameter: "companions"},
-			"the configuration names %d companions, which must get the certificate too; this version cannot do that", n)
+// fromOf is where a pair was read from, to be remembered: its renewals are ours
+// from now on. A stream cannot be read again.
+func fromOf(src keypair.Source, service string, args []string) (*status.From, error) {
+	if src.Tar != nil {
+		return nil, nil
 	}
-	return nil
+	f := &status.From{Service: service}
+	var err error
+	if len(args) > 0 {
+		f.Lineage, err = absolute(args[0])
+		return f, err
+	}
+	f.Source = &status.Source{}
+	for _, p := range []struct {
+		from string
+		to   *string
+	}{{src.Cert, &f.Source.Cert}, {src.Key, &f.Source.Key}, {src.Chain, &f.Source.Chain}} {
+		var perr error
+		*p.to, perr = absolute(p.from)
+		err = errors.Join(err, perr)
+	}
+	return f, err
 }
 
-// oneService refuses a change that several services are to get.
+// oneService refuses a change that several services are to get, and any if the
+// configuration cannot be met.
 func (a *app) oneService(s *site, c deploy.Change) error {
+	if s.unfit != nil {
+		return s.unfit
+	}
 	if own := ownServices(s.settings, c); len(own) > 1 {
 		return refuse("services_unsupported", problem.At{File: a.conf.File, Parameter: "services"},
 			"the configuration gives %s to %d services; one change can give it to one", own[0].Certificate, len(own))
@@ -218,6 +243,9 @@ func sourceName(s keypair.Source) string {
 // says how it ended.
 func (a *app) transact(ctx context.Context, s *site, choose deploy.Choice, res *result) error {
 	var rep *deploy.Report
+	if s.unfit != nil {
+		return s.unfit
+	}
 	var err error
 	s.engine.Progress = a.progress(s.engine.Progress)
 	if a.flags.dryRun {

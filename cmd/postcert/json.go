@@ -161,6 +161,9 @@ func planOf(p *deploy.Plan) *planJSON {
 	for _, f := range p.Files {
 		j.Files = append(j.Files, f.Path)
 	}
+	for _, f := range p.Copies() {
+		j.Files = append(j.Files, f.Path)
+	}
 	for _, e := range p.Edits {
 		j.Edits = append(j.Edits, editJSON{e.Service, e.Parameter, e.Old, e.New})
 	}

@@ -22,7 +22,7 @@ func main() {
 	protect()
 	a := &app{env: env, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	ctx, stop := signalContext(context.Background(), a)
-	status := run(ctx, a, os.Args[1:])
+	status := run(ctx, a, commandLine(os.Args, env))
 	stop()
 	os.Exit(status)
 }

@@ -25,6 +25,9 @@ const asPostcert = "POSTCERT_TEST_AS_POSTCERT"
 // are in seams_test.go.
 const testDeadline = "POSTCERT_TEST_DEADLINE"
 
+// testSettle shortens the wait for files that never become a pair.
+const testSettle = "POSTCERT_TEST_SETTLE"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(asPostcert) != "" {
 		os.Unsetenv(asPostcert)
@@ -36,14 +39,16 @@ func TestMain(m *testing.M) {
 func actAsPostcert() {
 	a := &app{env: takeEnvironment(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	a.seams.deadline, _ = time.ParseDuration(a.env[testDeadline])
+	a.seams.settle, _ = time.ParseDuration(a.env[testSettle])
 	delete(a.env, testDeadline)
+	delete(a.env, testSettle)
 	clockFile(a)
 	done := interrupted(a)
 	pausing(a)
 	powered(a)
 	protect()
 	ctx, stop := signalContext(context.Background(), a)
-	status := run(ctx, a, os.Args[1:])
+	status := run(ctx, a, commandLine(os.Args, a.env))
 	stop()
 	done()
 	os.Exit(status)
@@ -52,7 +57,7 @@ func actAsPostcert() {
 // clockFile makes the time of day another one by what a file says, at any moment,
 // for this process and for those that it starts as a daemon.
 func clockFile(a *app) {
-	a.seams.childEnv = []string{asPostcert + "=1", testDeadline + "=" + a.seams.deadline.String()}
+	a.seams.childEnv = []string{asPostcert + "=1", testDeadline + "=" + a.seams.deadline.String(), testSettle + "=" + a.seams.settle.String()}
 	file := a.env[childClock]
 	if file == "" {
 		return

@@ -57,7 +57,7 @@ func (f *obtainFlags) register(cmd *cobra.Command) {
 	fs.StringVar(&f.profile, "profile", "", "certificate `PROFILE`, as the CA lists them")
 	fs.StringVar(&f.preferredChain, "preferred-chain", "", "common `NAME` of the topmost issuer, if the CA offers several chains")
 	fs.StringVar(&f.acmeTrust, "acme-trust", "", "PEM `FILE` with the CA of the directory's own TLS")
-	fs.BoolVar(&f.noDeploy, "no-deploy", false, "obtain and keep it only; install it on no Postfix, now and at renewals")
+	fs.BoolVar(&f.noDeploy, "no-deploy", false, "obtain and keep it only; install it on no Postfix now, and if --domain describes it, at no renewal either")
 	fs.BoolVar(&f.force, "force", false, "order also what is not due; limits of the CA and our own guards stay")
 	fs.BoolVar(&f.allowKeyChange, "allow-key-change", false, "accept another key although a TLSA record may name the present one")
 	f.registerAccount(cmd)
@@ -77,6 +77,9 @@ func (f *obtainFlags) registerAccount(cmd *cobra.Command) {
 	}
 }
 
+// dryOrder is what --dry-run is where certificates are ordered.
+const dryOrder = "make a whole order at the CA's directory for trials; keep and install nothing"
+
 func (a *app) obtainCommand() *cobra.Command {
 	f := &obtainFlags{passOptions: passOptions{reason: "obtain"}}
 	cmd := &cobra.Command{
@@ -88,7 +91,7 @@ func (a *app) obtainCommand() *cobra.Command {
 	}
 	f.register(cmd)
 	cmd.Flags().SetNormalizeFunc(certbotNames)
-	a.dryRunFlag(cmd)
+	a.dryRunFlag(cmd, dryOrder)
 	a.atCAFlags(cmd, f)
 	return cmd
 }
@@ -166,7 +169,7 @@ func (a *app) obtainable(ctx context.Context, f *obtainFlags, args []string, res
 		w, err := a.byFlags(ctx, f)
 		return []wish{w}, err
 	}
-	for _, flag := range []string{"challenge", "listen", "webroot", "provider", "credentials", "propagation", "name", "key-type", "key-policy", "profile", "preferred-chain", "no-deploy"} {
+	for _, flag := range []string{"challenge", "listen", "webroot", "provider", "credentials", "propagation", "name", "key-type", "key-policy", "profile", "preferred-chain"} {
 		if f.given(flag) {
 			return nil, usagef("--%s describes a certificate that --domain names", flag)
 		}
@@ -243,7 +246,7 @@ func (a *app) byFlags(ctx context.Context, f *obtainFlags) (wish, error) {
 	if _, err := a.conf.Certificate(w.name); err == nil {
 		return w, usagef("%s is configured in %s: change it there, then: postcert obtain %s", w.name, a.conf.File, w.name)
 	}
-	if !f.noDeploy && !a.flags.dryRun {
+	if w.chosen = !f.noDeploy; w.chosen && !a.flags.dryRun {
 		// Before the order: who has no Postfix to install it on should hear it now.
 		s, err := a.oneInstance(ctx)
 		if err != nil {

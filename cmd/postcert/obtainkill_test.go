@@ -78,8 +78,8 @@ func TestObtainKilledAtRequests(t *testing.T) {
 		kind string
 		n    int
 	}{
-		{acmetest.Directory, 1}, {acmetest.NewNonce, 1}, {acmetest.NewAccount, 1}, {acmetest.Directory, 3}, {acmetest.NewNonce, 2}, {acmetest.NewOrder, 1},
-		{acmetest.Authz, 1}, {acmetest.Challenge, 1}, {acmetest.Authz, 2}, {acmetest.Order, 1}, {acmetest.Finalize, 1}, {acmetest.Order, 2},
+		{acmetest.Directory, 1}, {acmetest.NewNonce, 1}, {acmetest.NewAccount, 1}, {acmetest.NewOrder, 1},
+		{acmetest.Authz, 1}, {acmetest.Challenge, 1}, {acmetest.Authz, 2}, {acmetest.Finalize, 1}, {acmetest.Order, 1},
 		{acmetest.Certificate, 1}, {acmetest.RenewalInfo, 1},
 	} {
 		h.state = filepath.Join(h.pf.Dir, fmt.Sprint("state", i))

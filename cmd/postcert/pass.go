@@ -22,6 +22,7 @@ type passOptions struct {
 	allowKeyChange bool
 	noDeploy       bool
 	scheduled      bool          // the daemon's: what waits for its time goes on waiting
+	fresh          bool          // another client's files are not what the last pass saw
 	interval       time.Duration // until the caller asks again; 0: it asks all the time
 
 	dryDirectory string // of a dry run, "" for the CA's own trials
@@ -38,9 +39,11 @@ type passJSON struct {
 	Resumed     bool             `json:"resumed"`
 	OrderURL    string           `json:"order_url"`
 	KeyChange   bool             `json:"key_change"`
-	Directory   string           `json:"directory"` // of the CA
+	Directory   string           `json:"directory"`             // of the CA
+	InstallsOn  []string         `json:"installs_on,omitempty"` // of a dry run: configuration directories of instances
 	Files       filesJSON        `json:"files"`
-	Certificate *certificateJSON `json:"certificate"` // the live one
+	Certificate *certificateJSON `json:"certificate"`         // the live one
+	NextTLSA    string           `json:"next_tlsa,omitempty"` // key policy staged: record for the key that is prepared
 	Next        nextJSON         `json:"next"`
 	Deploys     []deployJSON     `json:"deploys"`
 }
@@ -111,10 +114,11 @@ func (a *app) blame(res *result, err error) {
 func (a *app) pass(ctx context.Context, w wish, o passOptions, res *result) (*passJSON, error) {
 	v := &passJSON{Name: w.name, Source: w.source, Domains: emptyNotNull(w.spec.Identifiers), Directory: w.spec.Directory, Action: "none", Deploys: []deployJSON{}}
 	a.text.printf("%s\n", a.text.paint(bold, w.name))
+	a.announce(ctx, w, o, v, res)
 	if a.flags.dryRun {
 		return v, a.rehearseOrder(ctx, w, o, v, res)
 	}
-	turn, err := a.turns().Begin(w.name, a.now(), daemon.Gap)
+	turn, err := a.beginTurn(w, &o)
 	if err != nil {
 		return v, err
 	}
@@ -123,16 +127,35 @@ func (a *app) pass(ctx context.Context, w wish, o passOptions, res *result) (*pa
 	if w.source == config.SourceACME {
 		live, ordered = a.keep(ctx, w, o, v, res)
 	} else {
-		live = lineageFiles(w.lineage)
+		live = w.watched()
+		for _, p := range a.stale(w) {
+			res.problem(p)
+		}
 	}
 	var deployed error
-	if ctx.Err() == nil && !live.isZero() && !o.noDeploy {
-		deployed = a.deployLive(ctx, w, live, turn, o, v, res)
+	if w.source == sourceHook && a.nothingNew(w) {
+		deployed = a.proveOnly(ctx, w, &turn, o, v, res)
+	} else if ctx.Err() == nil && !live.isZero() && !o.noDeploy {
+		deployed = a.deployLive(ctx, w, live, &turn, o, v, res)
 	}
 	err = errors.Join(ordered, deployed)
 	a.endTurn(ctx, w, turn, live, err)
 	a.showNext(v)
 	return v, err
+}
+
+// beginTurn writes down that the pass begins, and what it finds of another
+// client's files.
+func (a *app) beginTurn(w wish, o *passOptions) (status.Turn, error) {
+	seen := w.seen()
+	if w.foreign() {
+		last, err := a.turns().Read(w.name)
+		if err != nil {
+			return last, err
+		}
+		o.fresh, seen.Open = last.Seen.Changed(seen), true
+	}
+	return a.turns().BeginWith(w.name, seen, a.now(), daemon.Gap)
 }
 
 // endTurn writes down that the pass came to its end, unless it was stopped: then
@@ -190,6 +213,7 @@ func (a *app) keep(ctx context.Context, w wish, o passOptions, v *passJSON, res 
 		for _, p := range d.Problems {
 			res.problem(p)
 		}
+		a.showNextKey(st, v)
 		a.alarm(w, st, d, res)
 		if d.Held != "" && !ordered {
 			res.problem(problem.Warn("order_waits", problem.At{}, "an order for %s is due, and waits until %s UTC: %s", w.name,
@@ -240,6 +264,14 @@ func (a *app) ready(ctx context.Context, m *acme.Manager, w wish, d acme.Decisio
 		res.problem(p)
 	}
 	errs := slices.DeleteFunc(found.Errors(), func(p problem.Problem) bool { return p.ID == "account_missing" })
+	if found.Has("account_missing") && !found.Has("ca_unreachable") {
+		// It would be registered next: what stands against that is told with the rest.
+		_, err := m.PreflightRegister(ctx, w.account)
+		if len(errs) == 0 && err != nil {
+			return err
+		}
+		errs = append(errs, problem.From(err)...)
+	}
 	if len(errs) > 0 {
 		return &acme.Error{Class: acme.ClassLocal, Problems: errs}
 	}
@@ -269,6 +301,17 @@ func (a *app) liveOf(st acme.State, v *passJSON) pairFiles {
 	f.leaf, f.ours = st.Current.SHA256, true
 	v.Files = filesJSON{Directory: st.Current.Dir, FullChain: f.cert, Key: f.key}
 	return f
+}
+
+// showNextKey shows the record to publish for the key that is prepared (policy
+// staged). RFC 7672 section 3.1.1 recommends this form: it stays true for every
+// certificate of the key.
+func (a *app) showNextKey(st acme.State, v *passJSON) {
+	if st.NextSPKI == "" {
+		return
+	}
+	v.NextTLSA = "3 1 1 " + st.NextSPKI
+	a.text.printf("  next key     TLSA %s, beside the present record; after its TTL: postcert renew --force --allow-key-change %s\n", v.NextTLSA, v.Name)
 }
 
 // alarm says that time is getting short.
@@ -353,7 +396,7 @@ var nextWords = map[string]string{
 // heldWords say what holds an order back.
 var heldWords = map[string]string{
 	"cap":   "enough orders for these names within a week",
-	"pace":  "several orders for these names failed within a week",
+	"pace":  "the last order failed, and few are left for these names this week",
 	"guard": "the CA failed to validate these names several times within an hour",
 	"ari":   "enough renewals within a day because the CA asked for them",
 

@@ -204,6 +204,14 @@ func (a *app) recordStatus(s *site, r *deploy.Report, err error) {
 	if !ok {
 		return
 	}
+	switch r.Outcome {
+	case deploy.Installed, deploy.Unchanged, deploy.NotVerified:
+		// A person chose it and it is in place: from now on its renewals are taken
+		// from there. One that was refused is nobody's wish.
+		if a.from != nil {
+			up.From, up.Issued = a.from, true
+		}
+	}
 	if werr := a.records().Record(up); werr != nil {
 		a.log.Warn("recording the status", "err", werr)
 	}

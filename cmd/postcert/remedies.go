@@ -21,7 +21,17 @@ var remedies = map[string]string{
 	"input_not_directory":  "name a lineage directory, or use --cert and --key for files",
 	"input_too_large":      "this is no certificate or key file; name fullchain.pem and privkey.pem",
 	"input_untrusted_path": "let root own the file and the directories above it, or name it on the command line as root",
+	"lineage_unsettled":    "nothing, if a client is at work: it is tried again; otherwise find out what writes to the directory of {file}",
+	"source_stale":         "see what the client says about its last renewal; let lineage: name the directory that it writes to, and mount directories, not single files",
 	"tar_invalid":          "make it with: tar c -C DIR fullchain.pem privkey.pem",
+
+	// calls of a deploy hook
+	"hook_unrecognised":  "look at \"postcert help hook\" for how each ACME client calls it; by hand: postcert hook LINEAGE_DIR",
+	"hook_ambiguous":     "call it with the files: postcert hook --cert FILE --key FILE",
+	"hook_incomplete":    "call it as the ACME client does, see \"postcert help hook\"; or with the files: postcert hook --cert FILE --key FILE",
+	"hook_value_refused": "look who calls it: no ACME client gives such a value; nothing was read or run",
+	"hook_not_ours":      "if it is for this mail server, adopt it once: postcert install-cert {file}",
+	"hook_left":          "if it is for this mail server again, adopt it once: postcert install-cert {file}",
 
 	// form of the pair
 	"pem_empty":        "name fullchain.pem and privkey.pem; if this is one of them, the ACME client wrote an empty file: renew, or use its last good copy",
@@ -118,7 +128,13 @@ var remedies = map[string]string{
 	"rehearsal_not_run":          "mend what stands in its way (make room, if it is a full disk), or take the risk: --no-rehearsal",
 	"rehearsal_refused":          "this host's Postfix cannot serve this pair; the log lines above say why. Nothing was changed",
 	"services_unsupported":       "name one certificate for each service, or install it for one at a time: --service SERVICE",
-	"companions_unsupported":     "remove companions from the configuration, and have the other daemons' certificate installed by other means",
+	"companion_account":          "name an owner and a group that exist on this host, by name or number, in companions[].export",
+	"companion_down":             "if it should run, start it; the next deploy, or postcert renew, asks it again",
+	"companion_left":             "point its configuration at other files, or leave it: the copies stay valid until they expire",
+	"companion_program":          "name the program by its absolute path; it and the directories above it must belong to root, and nobody else may write there",
+	"companion_reload":           "reload it by hand, then ask: postcert status",
+	"export_directory":           "make the directory, or correct companions[].export.directory",
+	"export_not_replaceable":     "make the file and its directory writable: no immutable attribute, no read-only or bind mount, enough room",
 
 	// names and generations
 	"name_invalid":       "give it a name of letters, digits, dots and hyphens: --name mail.example.com",

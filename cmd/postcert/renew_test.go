@@ -54,7 +54,7 @@ func TestRenewWatched(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(lineage, "fullchain.pem"), []byte("nonsense"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h.postcert("renew", "--config", conf).want(3)
+	h.with(testSettle+"=2s").postcert("renew", "--config", conf).want(3)
 	h.serves(before)
 	h.postcert("obtain", "--config", conf).want(2)
 	h.postcert("renew", "nobody.example", "--config", conf).want(3).says("name_unknown")

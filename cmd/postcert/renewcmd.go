@@ -30,7 +30,7 @@ func (a *app) renewCommand() *cobra.Command {
 	fs.DurationVar(&o.interval, "interval", renewInterval, "how long until the next pass: what becomes due before is done now")
 	fs.BoolVar(&o.scheduled, "scheduled", false, "what waits for its time goes on waiting; how the daemon runs it")
 	_ = fs.MarkHidden("scheduled")
-	a.dryRunFlag(cmd)
+	a.dryRunFlag(cmd, dryOrder)
 	return cmd
 }
 
@@ -107,6 +107,7 @@ func (a *app) others(ctx context.Context, o passOptions, args []string, list []w
 			continue
 		}
 		for _, s := range sites {
+			a.text.printf("%s\n", a.text.paint(bold, rec.Name))
 			probes = append(probes, a.lookAfter(ctx, s, rec, o, res))
 		}
 		if ctx.Err() != nil {

@@ -27,7 +27,7 @@ func (a *app) revokeCommand() *cobra.Command {
 		}),
 	}
 	cmd.Flags().StringVar(&reason, "reason", "unspecified", "`REASON`: unspecified, key-compromise, superseded or cessation")
-	a.dryRunFlag(cmd)
+	a.dryRunFlag(cmd, "show what would be revoked; ask nobody")
 	return cmd
 }
 

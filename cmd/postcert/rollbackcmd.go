@@ -91,7 +91,7 @@ func (a *app) rollbackCommand() *cobra.Command {
 	}
 	cmd.Flags().IntVar(&to, "to", 0, "`GENERATION` to go back to (default: the one before the present one)")
 	cmd.Flags().StringArrayVar(&ignore, "ignore-listener", nil, "`ADDRESS` that need not prove the certificate (repeatable)")
-	a.dryRunFlag(cmd)
+	a.dryRunFlag(cmd, dryChange)
 	return cmd
 }
 
@@ -110,7 +110,7 @@ func (a *app) releaseCommand() *cobra.Command {
 			}, res)
 		})),
 	}
-	a.dryRunFlag(cmd)
+	a.dryRunFlag(cmd, dryChange)
 	return cmd
 }
 

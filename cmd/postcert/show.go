@@ -23,6 +23,9 @@ func (a *app) showPlan(p *deploy.Plan) {
 		a.showCertificate(p.Pair)
 	}
 	a.text.printf("  instance     %s, Postfix %s%s\n", p.Instance, p.Before.Version, notRunning(p))
+	for _, c := range p.Companions {
+		a.text.printf("  companion    %s\n", companionWords(c))
+	}
 	if d := planDiff(p); d != "" {
 		a.text.printf("\n")
 		a.text.diff(d)
@@ -31,6 +34,21 @@ func (a *app) showPlan(p *deploy.Plan) {
 		a.text.printf("  left alone   %s has a certificate of its own: %s = %s\n", l.Service, l.Name, l.Value)
 	}
 	a.text.printf("\n")
+}
+
+// companionWords says what will be done for another daemon.
+func companionWords(c deploy.Companion) string {
+	words := []string{}
+	if c.Export.Directory != "" {
+		words = append(words, "copies in "+c.Export.Directory)
+	}
+	if len(c.Reload) > 0 {
+		words = append(words, "reload by "+strings.Join(c.Reload, " "))
+	}
+	for _, e := range c.Probe {
+		words = append(words, "proof on "+e.Address)
+	}
+	return c.Name + ": " + strings.Join(words, ", ")
 }
 
 func notRunning(p *deploy.Plan) string {

@@ -86,6 +86,7 @@ func (a *app) status(ctx context.Context, args []string, res *result) error {
 	res.views = views
 	res.add("certificates", shown)
 	res.add("orders", orders)
+	a.staleSources(first(args), res)
 	err = a.statusHeadline(first(args), len(all), bad, orders, late, res)
 	if problem.From(err) == nil {
 		a.showAll(all, orders, res)

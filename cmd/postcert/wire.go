@@ -31,6 +31,7 @@ type site struct {
 	instance postfix.Instance
 	settings config.Instance // of the configuration file; zero if it names none
 	engine   *deploy.Engine
+	unfit    error  // why the configuration allows no change here
 	inputs   string // of a deploy that is tried again by itself: see app.inputs
 }
 
@@ -85,8 +86,9 @@ func (a *app) site(ctx context.Context, i postfix.Instance) *site {
 		Store:  &generation.Store{FS: fs, Dir: a.generationsDir(), Now: a.now},
 		FS:     fs, Host: postfix.Host(ctx), Instance: i.ConfigDirectory, StateDir: a.conf.StateDir, Keep: a.conf.KeepGenerations,
 		FileSwitchDeadline: a.seams.deadline, ConfigureDeadline: a.seams.deadline,
-		Progress: a.seams.progress, Log: a.log, Now: a.now,
+		Progress: a.seams.progress, Log: a.log, Now: a.now, Command: a.command,
 	}
+	s.engine.Companions, s.unfit = companions(a.conf)
 	return s
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -27,12 +28,18 @@ type wish struct {
 	source  config.Source
 	spec    acme.Spec        // source acme; normal
 	account acme.AccountSpec // source acme
-	lineage string           // source watch
+	lineage string           // source watch, and hook
+	files   pairFiles        // source hook; zero: those of lineage
 
 	// remembered wishes are of flags: the instance they were obtained for is kept
 	// with them, "" if for none.
 	remembered bool
 	instance   string
+	chosen     bool // this run describes it, and leaves the instance to us
+
+	// hooked are the services, "" for all, by configuration directory, that a hook
+	// or install-cert deployed to.
+	hooked map[string]string
 }
 
 // remembered is a wish of flags, as it is on disk. It holds no secret: of an
@@ -56,8 +63,13 @@ func (a *app) rememberedPath(name string) string {
 	return filepath.Join(a.rememberedDir(), generation.FileName(name)+".json")
 }
 
-// manager is what keeps accounts and certificates.
+// manager is what keeps accounts and certificates: one for a run of the program,
+// so that its orders share what they ask of the CA. The daemon, which runs for long
+// and asks no CA, and may be given another state directory, has a new one each time.
 func (a *app) manager() (*acme.Manager, error) {
+	if a.ca != nil {
+		return a.ca, nil
+	}
 	store, err := acme.Open(filepath.Join(a.conf.StateDir, "acme"))
 	if err != nil {
 		return nil, err
@@ -68,6 +80,9 @@ func (a *app) manager() (*acme.Manager, error) {
 	m := &acme.Manager{Store: store, UserAgent: "postcert/" + versionString(), Now: a.now, TLSA: acme.LookupTLSA}
 	if a.flags.verbose > 0 { // else what went wrong is said once, as a problem
 		m.Log = a.log
+	}
+	if !a.keyless {
+		a.ca = m
 	}
 	return m, nil
 }
@@ -102,6 +117,12 @@ func (a *app) wishes(names []string) ([]wish, error) {
 	for _, w := range old {
 		// The configuration knows better what is wanted now.
 		if !slices.ContainsFunc(a.conf.Certificates, func(c config.Certificate) bool { return c.Name == w.name }) {
+			out = append(out, w)
+		}
+	}
+	for _, w := range a.hookWishes(names) {
+		if !slices.ContainsFunc(out, func(o wish) bool { return o.name == w.name }) &&
+			!slices.ContainsFunc(a.conf.Certificates, func(c config.Certificate) bool { return c.Name == w.name }) {
 			out = append(out, w)
 		}
 	}
@@ -264,8 +285,15 @@ func (a *app) forget(w wish) bool {
 type target struct{ directory string } // configuration directory of an instance
 
 // targets are the instances that are to serve a certificate. known is false if
-// that depends on which instances there are: the configuration names none.
+// that depends on which instances there are: the configuration does not say. An empty
+// list there says that none is to.
 func (a *app) targets(w wish) (list []target, known bool) {
+	if w.source == sourceHook {
+		for _, dir := range slices.Sorted(maps.Keys(w.hooked)) {
+			list = append(list, target{dir})
+		}
+		return list, true
+	}
 	if w.remembered {
 		if w.instance == "" {
 			return nil, true
@@ -278,7 +306,7 @@ func (a *app) targets(w wish) (list []target, known bool) {
 			list = append(list, target{in.ConfigDirectory})
 		}
 	}
-	return list, len(a.conf.Instances) > 0 || len(a.conf.Certificates) > 1
+	return list, a.conf.Instances != nil || len(a.conf.Certificates) > 1
 }
 
 // challengeWords are how a certificate's names are shown to the CA.

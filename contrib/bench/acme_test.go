@@ -209,6 +209,11 @@ func TestACMEBounds(t *testing.T) {
 	if err := r.print(&out); err != nil || !strings.Contains(out.String(), "certbot certonly") || len(r.missed()) != len(want) {
 		t.Errorf("%v, missed %q\n%s", err, r.missed(), out.String())
 	}
+	r.Turns["postcert"][0].Requests["order"] = maxRequests + 1
+	if got := names(); !slices.Contains(got, "requests of an order") {
+		t.Errorf("missed are %q, without the requests", got)
+	}
+	r.Turns["postcert"][0].Requests["order"] = maxRequests
 	r.Slack = 1.25
 	if got := names(); len(got) > 0 {
 		t.Errorf("missed with slack are %q", got)

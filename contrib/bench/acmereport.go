@@ -108,6 +108,8 @@ func (r acmeReport) bounds() []bound {
 		add("peak memory / "+peer, "x", float64(r.peak("postcert"))/float64(r.peak(peer)), 1)
 	}
 	add("wall time / the floor and half a second", "x", float64(r.of("postcert", took).median())/float64(r.of("floor", took).median()+allowance), 1)
+	n := float64(r.requests("postcert")) // a count, which no busy machine changes
+	out = append(out, bound{"requests of an order", n, maxRequests, "", n <= maxRequests})
 	if r.Certificates >= 10 { // of a few, one that asks the CA a moment too early, and waits, decides
 		add("all in one process / one process each", "x", float64(r.Batch.Took)/float64(r.of("postcert", took).sum()), 1)
 	}
@@ -122,6 +124,10 @@ func (r acmeReport) bounds() []bound {
 // milliseconds of messages: a process, what it writes to disk for good, and the
 // pauses between two questions to the CA.
 const allowance = 500 * time.Millisecond
+
+// maxRequests is how often an order of one name may ask the CA: the floor's eight, a
+// directory and a nonce, when to renew, and once more where the CA was not done yet.
+const maxRequests = 12
 
 func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }
 

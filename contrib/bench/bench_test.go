@@ -30,6 +30,8 @@ func TestParse(t *testing.T) {
 		{"-rounds 6", "fewer than 7"},
 		{"-acme -certificates 3 -json", ""},
 		{"-acme -certificates 1", "fewer than 2"},
+		{"-hook -rounds 7", ""},
+		{"-hook -acme", "exclude each other"},
 		{"rounds", "unexpected argument"},
 		{"-unknown", "not defined"},
 	} {

@@ -42,6 +42,12 @@
 // included; processor time is what the machine does meanwhile. Afterwards a daemon
 // orders its certificates and lives through the wakes of a day; see [day].
 //
+// With -hook it is the deploy hook, as certbot calls it: for the certificate that
+// is served already, for another's, for a renewed one, and for one that a listener
+// contradicts, so that it is undone; beside what certbot's own start costs.
+//
+//	go run ./contrib/bench -hook -check              in about a minute
+//
 // An idle host has not touched its configuration for an hour. On a hot one
 // main.cf and master.cf were written just before each turn, so that Postfix's
 // own commands pause for all contestants, postcert included.
@@ -82,6 +88,8 @@ type settings struct {
 	check    bool
 	json     bool
 
+	hook         bool // the deploy hook in place of the contest
+	contradicted int  // deploys of it that fail, each of which takes as long as its proof may
 	acme         bool // the contest of the ACME clients in place of the others
 	certificates int  // that everybody orders in it
 	daily, ticks int  // certificates and wakes of the daemon in it
@@ -106,14 +114,17 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	f.BoolVar(&s.ahead, "ahead", false, "run ahead of all other processes (SCHED_RR, sched(7)), so that what else the machine does hardly counts")
 	f.BoolVar(&s.check, "check", false, "exit with status 1 if a bound is missed")
 	f.BoolVar(&s.json, "json", false, "one JSON object in place of the table")
+	f.BoolVar(&s.hook, "hook", false, "instead: what the deploy hook costs the client that calls it")
 	f.BoolVar(&s.acme, "acme", false, "instead: order certificates beside lego and certbot, and keep a daemon for a day")
 	f.IntVar(&s.certificates, "certificates", 50, "with -acme: how many each orders")
-	s.daily, s.ticks = dayCertificates, minutesADay
+	s.daily, s.ticks, s.contradicted = dayCertificates, minutesADay, 1
 	err := f.Parse(args)
 	switch {
 	case err != nil:
 	case f.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", f.Arg(0))
+	case s.hook && s.acme:
+		err = errors.New("-hook and -acme exclude each other")
 	case s.certificates < 2:
 		err = errors.New("-certificates: fewer than 2 say nothing")
 	case s.rounds < 7:
@@ -136,6 +147,9 @@ func run(args []string, stdout, stderr io.Writer) (status int) {
 	rep, err := outsideTests(ctx, func(t testing.TB) result {
 		if s.acme {
 			return measureACME(ctx, t, s, true, stderr)
+		}
+		if s.hook {
+			return measureHook(ctx, t, s, stderr)
 		}
 		return measure(ctx, t, s, stderr)
 	})

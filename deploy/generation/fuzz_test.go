@@ -20,6 +20,7 @@ func FuzzMeta(f *testing.F) {
 		`{"format":1,"parameters":[{"name":"smtpd_tls_cert_file","value":null},{"service":"smtp/inet","name":"a","value":"b"}],
 		"files":[{"path":"/a","state":{"kind":"file","mode":384,"ref":"/elsewhere/file-000","sha256":"`+atomicfile.Digest(pem(0))+`"}},{"path":"/b","state":{"kind":"absent"}}]}`))
 	f.Add([]byte(`{"number":2}`), []byte(`{"files":[{"state":{"kind":"file","ref":"../../x"}},{"state":{"kind":"file","ref":"/"}}]}`))
+	f.Add([]byte(`{}`), []byte(`{"files":[{"path":"/a","state":{"kind":"file","mode":384,"ref":"../x","sha256":"`+atomicfile.Digest(pem(2))+`"}}]}`))
 	f.Add([]byte(`{`), []byte(`[]`))
 	f.Fuzz(func(t *testing.T, meta, zero []byte) {
 		fsys, s := store(t)

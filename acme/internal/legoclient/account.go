@@ -32,7 +32,6 @@ func (c *Client) Register(ctx context.Context, key crypto.Signer, r Registration
 	if err != nil {
 		return "", err
 	}
-	defer s.close()
 	meta := s.core.GetDirectory().Meta
 	switch {
 	case meta.TermsOfService != "" && !r.AgreeTerms:
@@ -62,7 +61,6 @@ func (c *Client) Lookup(ctx context.Context, key crypto.Signer) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	defer s.close()
 	var account acme.ExtendedAccount
 	err = s.do(func() (err error) {
 		account, err = s.core.Accounts.New(acme.Account{OnlyReturnExisting: true})
@@ -94,7 +92,6 @@ func (c *Client) AccountInfo(ctx context.Context, acct Account) (AccountInfo, er
 	if err != nil {
 		return AccountInfo{}, err
 	}
-	defer s.close()
 	var got acme.Account
 	err = s.do(func() (err error) {
 		got, err = s.core.Accounts.Get(acct.URI)
@@ -112,7 +109,6 @@ func (c *Client) UpdateContact(ctx context.Context, acct Account, contact []stri
 	if err != nil {
 		return err
 	}
-	defer s.close()
 	// Not through lego, whose message leaves an empty list out, which means "no change".
 	payload, err := json.Marshal(map[string][]string{"contact": append([]string{}, contact...)})
 	if err != nil {
@@ -131,7 +127,6 @@ func (c *Client) ChangeKey(ctx context.Context, acct Account, next crypto.Signer
 	if err != nil {
 		return err
 	}
-	defer s.close()
 	where := s.core.GetDirectory().KeyChangeURL
 	if where == "" {
 		return s.fail(&Error{Kind: Protocol, Detail: "the CA offers no change of account keys"})
@@ -171,6 +166,5 @@ func (c *Client) Deactivate(ctx context.Context, acct Account, authzURL string) 
 	if err != nil {
 		return err
 	}
-	defer s.close()
 	return s.do(func() error { return s.core.Authorizations.Deactivate(authzURL) })
 }

@@ -38,7 +38,6 @@ func (c *Client) RenewalInfo(ctx context.Context, certID string) (RenewalInfo, e
 	if err != nil {
 		return RenewalInfo{}, err
 	}
-	defer s.close()
 	base := s.core.GetDirectory().RenewalInfo
 	if base == "" {
 		return RenewalInfo{}, s.fail(&Error{Kind: Protocol, Detail: ErrNoARI.Error(), Err: ErrNoARI})

@@ -92,7 +92,7 @@ func TestCancelHTTP(t *testing.T) {
 		mustEnd(t)
 		n++
 	}
-	if n < 20 {
+	if n < 10 {
 		t.Errorf("only %d requests", n)
 	}
 	t.Logf("%d requests", n-1)
@@ -100,8 +100,8 @@ func TestCancelHTTP(t *testing.T) {
 
 func TestCancelALPN(t *testing.T) {
 	w := start(t, acmetest.Options{})
-	n := 8
-	for ; n < 16 && w.cancelAt(n, w.alpn()); n++ {
+	n := 5
+	for ; n < 11 && w.cancelAt(n, w.alpn()); n++ {
 		mustBeFree(t, w.TLSPort)
 		mustEnd(t)
 	}
@@ -110,7 +110,7 @@ func TestCancelALPN(t *testing.T) {
 func TestCancelDNS(t *testing.T) {
 	w := start(t, acmetest.Options{})
 	s := solver(t, Challenge{Type: DNS01, DNS: &zone{dns: w.DNS}, Resolvers: []string{w.DNS.Addr}})
-	n := 6 // before, it is as for http-01
+	n := 4 // before, it is as for http-01
 	for w.cancelAt(n, s) {
 		if left := w.DNS.TXT(); len(left) > 0 {
 			t.Errorf("%d: left over: %v", n, left)
@@ -118,7 +118,7 @@ func TestCancelDNS(t *testing.T) {
 		mustEnd(t)
 		n++
 	}
-	if n < 20 {
+	if n < 10 {
 		t.Errorf("only %d requests", n)
 	}
 }

@@ -26,11 +26,13 @@ type Config struct {
 	Log       *slog.Logger     // nil: nothing is logged
 }
 
-// Client is one CA. It keeps no connection and may be used from several
-// goroutines.
+// Client is one CA, for one run of a program: what its operations share (see the
+// package's documentation) is for minutes. It may be used from several goroutines
+// and for several accounts.
 type Client struct {
 	cfg       Config
 	log       *slog.Logger
+	wire      *wire
 	pollLimit time.Duration // of one wait for the CA
 }
 
@@ -54,7 +56,7 @@ func New(cfg Config) (*Client, error) {
 	} else {
 		legoLogger.to.Store(log)
 	}
-	return &Client{cfg: cfg, log: log, pollLimit: 15 * time.Minute}, nil
+	return &Client{cfg: cfg, log: log, wire: newWire(cfg), pollLimit: 15 * time.Minute}, nil
 }
 
 // Account is a registered account: its key and its URL at the CA. The key is an
@@ -77,13 +79,12 @@ type Directory struct {
 	Skew        time.Duration     // our clock minus the CA's Date, to the second; 0 if it sent none
 }
 
-// Directory asks the CA for its directory.
+// Directory is the CA's directory, not older than some minutes.
 func (c *Client) Directory(ctx context.Context) (Directory, error) {
 	s, err := c.open(ctx, "directory", Account{})
 	if err != nil {
 		return Directory{}, err
 	}
-	defer s.close()
 	d := s.core.GetDirectory()
 	return Directory{
 		URL: c.cfg.Directory, Terms: d.Meta.TermsOfService, Website: d.Meta.Website,
@@ -102,7 +103,7 @@ func skew(a answer) time.Duration {
 	return a.at.Sub(date.Add(500 * time.Millisecond)).Round(time.Second)
 }
 
-// session is one operation: its connections, its nonces, its fresh directory.
+// session is one operation: its context, and what it was answered.
 type session struct {
 	c    *Client
 	ctx  context.Context
@@ -112,11 +113,11 @@ type session struct {
 	core *api.Core
 }
 
-// open begins an operation, with a request for the directory. acct may be empty
-// for what needs no signature, and may lack its URI for what is signed by the
-// key itself.
+// open begins an operation, with a request for the directory if it is not known.
+// acct may be empty for what needs no signature, and may lack its URI for what is
+// signed by the key itself.
 func (c *Client) open(ctx context.Context, op string, acct Account) (*session, error) {
-	s := &session{c: c, ctx: ctx, op: op, acct: acct, t: newTransport(ctx, c.cfg)}
+	s := &session{c: c, ctx: ctx, op: op, acct: acct, t: newTransport(ctx, c.cfg, c.wire, purse(acct.Key))}
 	if acct.Key != nil && !signs(acct.Key) {
 		return nil, s.fail(&Error{Kind: Local, Detail: "an account key is RSA, or ECDSA on P-256 or P-384"})
 	}
@@ -125,14 +126,12 @@ func (c *Client) open(ctx context.Context, op string, acct Account) (*session, e
 	}
 	core, err := api.New(s.t.client(), c.cfg.UserAgent, c.cfg.Directory, acct.URI, acct.Key)
 	if err != nil {
-		s.close()
+		c.wire.forget() // a directory that lego can't read is none
 		return nil, s.fail(err)
 	}
 	s.core = core
 	return s, nil
 }
-
-func (s *session) close() { s.t.base.CloseIdleConnections() }
 
 // signs says whether ACME has an algorithm for the key that lego knows.
 func signs(key crypto.Signer) bool {

@@ -37,12 +37,14 @@ func TestSkew(t *testing.T) {
 	for _, off := range []time.Duration{-3 * time.Hour, -time.Minute, 0, 10 * time.Minute, 400 * 24 * time.Hour} {
 		c := *w.client
 		c.cfg.Now = func() time.Time { return time.Now().Add(off) }
+		c.wire = newWire(c.cfg)
 		d, err := c.Directory(t.Context())
 		if err != nil || (d.Skew-off).Abs() > time.Second {
 			t.Errorf("a clock off by %s: got %s, %v", off, d.Skew, err)
 		}
 	}
 	defer w.Fault(acmetest.Fault{Kind: acmetest.Directory, Header: http.Header{"Date": {"nonsense"}}})()
+	w.client.wire.forget()
 	if d, err := w.client.Directory(t.Context()); err != nil || d.Skew != 0 {
 		t.Errorf("got %s, %v", d.Skew, err)
 	}
@@ -87,7 +89,7 @@ func TestEnvironment(t *testing.T) {
 	t.Setenv("LEGO_CA_CERTIFICATES", "/nowhere")
 	w := start(t, acmetest.Options{})
 	// To a loopback address the environment's proxy is not used, so this is looked at.
-	if newTransport(t.Context(), w.client.cfg).base.Proxy != nil {
+	if w.client.wire.base.Proxy != nil {
 		t.Error("there is a proxy")
 	}
 }
@@ -101,12 +103,14 @@ func TestDirectoryRedirect(t *testing.T) {
 	once := to(w.URL + "?again")
 	once.Count = 1
 	remove := w.Fault(once)
+	w.client.wire.forget()
 	if _, err := w.client.Directory(t.Context()); err != nil {
 		t.Errorf("one redirect: %v", err)
 	}
 	remove()
 	for _, url := range []string{w.URL, strings.Replace(w.URL, "https", "http", 1)} {
 		remove := w.Fault(to(url))
+		w.client.wire.forget()
 		before := len(w.Requests())
 		_, err := w.client.Directory(t.Context())
 		if e := failure(t, err); e.Kind != Network || !strings.Contains(e.Detail, "redirect") {
@@ -125,16 +129,21 @@ func TestDirectoryBad(t *testing.T) {
 	w := start(t, acmetest.Options{})
 	for _, body := range []string{"", "{}", "null", "[]", "<html>", `{"newAccount":1}`, `{"newNonce":"https://127.0.0.1:1/n"}`} {
 		remove := w.Fault(acmetest.Fault{Kind: acmetest.Directory, Status: 200, Body: body})
+		w.client.wire.forget()
 		if _, err := w.client.Directory(t.Context()); err == nil || strings.Contains(err.Error(), "html") {
 			t.Errorf("%q: %v", body, err)
 		}
 		remove()
+		if _, err := w.client.Directory(t.Context()); err != nil {
+			t.Errorf("%q is remembered: %v", body, err)
+		}
 	}
 	// Resources without TLS are refused when they are used.
 	remove := w.Fault(acmetest.Fault{Kind: acmetest.Directory, Edit: func(b []byte) []byte {
 		return bytes.ReplaceAll(b, []byte("https://"), []byte("http://"))
 	}})
 	defer remove()
+	w.client.wire.forget()
 	before := len(w.Requests())
 	if _, err := w.client.Lookup(t.Context(), w.acct.Key); err == nil {
 		t.Error("an account over plain HTTP")

@@ -27,10 +27,11 @@
 // a limit of time and size, and turns all that is no success into an *[Error],
 // so lego never sees a failed answer that it could mistake for a good one.
 //
-// Every operation has an HTTP client, connections and nonces of its own. That
-// costs a handshake, and spares us a stale directory and nonces that died weeks
-// ago. No proxy, no root certificate and no other setting comes from the
-// environment.
+// The operations of one [Client] share connections, the directory and each
+// account's nonces, so that an order asks the CA for little more than what an order
+// is. All of that is used for minutes only, and is forgotten when the CA fails to
+// answer: a Client may live for weeks without a stale directory or dead nonces. No
+// proxy, no root certificate and no other setting comes from the environment.
 //
 // Every call ends within a second of the end of its context, and what it has
 // put up by then (a port, a file, a TXT record) is taken down in that second.

@@ -38,7 +38,6 @@ func (c *Client) Download(ctx context.Context, acct Account, where, preferredCha
 	if err != nil {
 		return Chain{}, err
 	}
-	defer s.close()
 	first, err := s.chain(where)
 	if err != nil {
 		return Chain{}, err

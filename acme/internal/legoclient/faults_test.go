@@ -101,12 +101,14 @@ func TestFaultyNonce(t *testing.T) {
 	t.Parallel()
 	w := start(t, acmetest.Options{})
 	remove := w.Fault(acmetest.Fault{Kind: acmetest.NewNonce, Status: 429, Header: http.Header{"Retry-After": {"5"}}})
+	w.client.wire.forget()
 	_, err := w.client.Lookup(t.Context(), w.acct.Key)
 	if e := failure(t, err); e.Kind != RateLimited || e.Status != 429 || e.RetryAfter != 5*time.Second {
 		t.Errorf("got %+v", e)
 	}
 	remove()
 	remove = w.Fault(acmetest.Fault{Kind: acmetest.NewNonce, Header: http.Header{"Replay-Nonce": {}}})
+	w.client.wire.forget()
 	if _, err := w.client.Lookup(t.Context(), w.acct.Key); err == nil {
 		t.Error("a request without a nonce")
 	}

@@ -47,7 +47,6 @@ func (c *Client) NewOrder(ctx context.Context, acct Account, r OrderRequest) (Or
 	if err != nil {
 		return Order{}, err
 	}
-	defer s.close()
 	if err := identifiers(r.Identifiers); err != nil {
 		return Order{}, s.fail(err)
 	}
@@ -122,7 +121,6 @@ func (c *Client) Order(ctx context.Context, acct Account, url string) (Order, er
 	if err != nil {
 		return Order{}, err
 	}
-	defer s.close()
 	return s.getOrder(url)
 }
 
@@ -152,7 +150,6 @@ func (c *Client) Await(ctx context.Context, acct Account, url string, want ...st
 	if err != nil {
 		return Order{}, err
 	}
-	defer s.close()
 	return s.await(url, c.pollLimit, want...)
 }
 
@@ -206,7 +203,6 @@ func (c *Client) Finalize(ctx context.Context, acct Account, o Order, csr []byte
 	if err != nil {
 		return Order{}, err
 	}
-	defer s.close()
 	for try := 1; ; try++ {
 		var got acme.ExtendedOrder
 		err := s.do(func() (err error) {
@@ -239,7 +235,6 @@ func (c *Client) Revoke(ctx context.Context, acct Account, leaf *x509.Certificat
 	if err != nil {
 		return err
 	}
-	defer s.close()
 	return s.do(func() error {
 		return s.core.Certificates.Revoke(acme.RevokeCertMessage{Certificate: base64.RawURLEncoding.EncodeToString(leaf.Raw), Reason: &reason})
 	})

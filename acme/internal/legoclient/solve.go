@@ -34,7 +34,6 @@ func (c *Client) Solve(ctx context.Context, acct Account, o Order, solver Solver
 	if err != nil {
 		return err
 	}
-	defer s.close()
 	todo, err := s.pending(o, solver.way.kind())
 	if err == nil && len(todo) > 0 {
 		rounds := [][]job{todo}
@@ -171,8 +170,6 @@ func (s *session) round(jobs []job, w way) error {
 		tasks[i] = j.task
 	}
 	down, err := w.present(s.ctx, tasks)
-	// That may have taken minutes, in which the CA hangs up.
-	s.t.base.CloseIdleConnections()
 	if err == nil {
 		err = each(len(jobs), func(i int) error { return s.validate(jobs[i]) })
 	} else {
@@ -251,7 +248,6 @@ func (s *session) giveBack(o Order) {
 	if err != nil {
 		return
 	}
-	defer late.close()
 	err = each(len(o.Authorizations), func(i int) error {
 		where := o.Authorizations[i]
 		authz, err := late.getAuthz(where)

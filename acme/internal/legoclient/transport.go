@@ -3,13 +3,12 @@ package legoclient
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"sync"
 	"time"
 )
@@ -23,10 +22,13 @@ const (
 
 // transport is the way of one operation to the CA. It reads each answer to its
 // end, within the limits of time and size, before anybody sees it, and returns
-// all but a success as an *Error. So lego, above it, meets only good answers.
+// all but a success as an *Error. So lego, above it, meets only good answers. A
+// request for the directory or for a nonce is answered from what the Client's
+// operations share, if it can be.
 type transport struct {
 	ctx       context.Context // the operation's
-	base      *http.Transport
+	wire      *wire
+	purse     string
 	timeout   time.Duration // of a request and its answer
 	agent     string
 	directory string
@@ -43,26 +45,10 @@ type answer struct {
 	at     time.Time // ours, when the header came
 }
 
-func newTransport(ctx context.Context, cfg Config) *transport {
+func newTransport(ctx context.Context, cfg Config, w *wire, purse string) *transport {
 	return &transport{
-		ctx: ctx,
-		base: &http.Transport{
-			// No Proxy: nothing comes from the environment.
-			DialContext:            (&net.Dialer{Timeout: cfg.Timeout, KeepAlive: -1}).DialContext,
-			TLSClientConfig:        &tls.Config{RootCAs: cfg.Roots, MinVersion: tls.VersionTLS12},
-			TLSHandshakeTimeout:    cfg.Timeout,
-			ResponseHeaderTimeout:  cfg.Timeout,
-			MaxResponseHeaderBytes: maxHeader,
-			ForceAttemptHTTP2:      true,
-			DisableCompression:     true, // no answer is larger than what came over the wire
-			MaxIdleConnsPerHost:    8,
-			IdleConnTimeout:        30 * time.Second,
-		},
-		timeout:   cfg.Timeout,
-		agent:     cfg.UserAgent,
-		directory: cfg.Directory,
-		now:       cfg.Now,
-		answers:   make(map[string]answer),
+		ctx: ctx, wire: w, purse: purse, timeout: cfg.Timeout, agent: cfg.UserAgent, directory: cfg.Directory, now: cfg.Now,
+		answers: make(map[string]answer),
 	}
 }
 
@@ -83,9 +69,19 @@ func (t *transport) redirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
+// nonceForm is RFC 8555 section 6.5.1: base64url without padding.
+var nonceForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,512}$`)
+
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if resp := t.shared(req); resp != nil {
+		return resp, nil
+	}
 	resp, err := t.roundTrip(req)
+	var failed *Error
+	if errors.As(err, &failed) && (failed.Kind == Network || failed.Status >= 500) {
+		t.wire.forget()
+	}
 	if req.Method == http.MethodHead {
 		t.mu.Lock()
 		t.nonce = nil
@@ -93,6 +89,22 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		t.mu.Unlock()
 	}
 	return resp, err
+}
+
+// shared is an answer that needs no request; nil if there is none.
+func (t *transport) shared(req *http.Request) *http.Response {
+	switch {
+	case t.ctx.Err() != nil:
+	case req.Method == http.MethodHead: // nothing but a nonce is asked for so
+		return t.wire.spend(req, t.purse)
+	case req.Method == http.MethodGet && req.URL.String() == t.directory:
+		resp, a := t.wire.directory(req)
+		if resp != nil {
+			t.record(t.directory, a)
+		}
+		return resp
+	}
+	return nil
 }
 
 func (t *transport) refusedNonce() *Error {
@@ -111,12 +123,15 @@ func (t *transport) roundTrip(req *http.Request) (*http.Response, error) {
 		// RFC 8555 section 6.1 asks for one; lego's GET of renewal information has none.
 		ours.Header.Set("User-Agent", t.agent)
 	}
-	resp, err := t.base.RoundTrip(ours)
+	resp, err := t.wire.base.RoundTrip(ours)
 	if err != nil {
 		return nil, at(where, unreached(t.ctx, t.timeout, err))
 	}
 	defer resp.Body.Close()
 	now := t.now()
+	if req.Method == http.MethodPost {
+		defer t.wire.earn(resp.Header, t.purse)
+	}
 	t.record(where, answer{resp.Header, now})
 	limit := int64(maxBody)
 	if resp.StatusCode >= 300 {
@@ -135,6 +150,9 @@ func (t *transport) roundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	resp.ContentLength = int64(len(body))
+	if t.follows(req) {
+		t.wire.keepDirectory(body, answer{resp.Header, now})
+	}
 	return resp, nil
 }
 
@@ -157,6 +175,9 @@ func (t *transport) failed(req *http.Request, resp *http.Response, body []byte, 
 	}
 	e := refused(resp.StatusCode, body)
 	e.RetryAfter = answered(resp.Header, now)
+	if e.Type == "badNonce" {
+		t.wire.empty(t.purse)
+	}
 	return nil, at(where, e)
 }
 

@@ -11,6 +11,7 @@ import (
 func FuzzLog(f *testing.F) {
 	f.Add("Nov 20 22:00:01 mail rehearsal/submission/smtpd[12]: warning: TLS library problem: x", "rehearsal/submission", "smtpd", "warning", "cannot load certificate: a]: b", "3.7.11")
 	f.Add("<22>rehearsal/smtpd[1]: fatal: open /a: No such file", "rehearsal", "master", "", "SSL_accept error from unix-socket", "3.4-20190227")
+	f.Add("", "rehearsal-smtp", "smtpd", "warning", "cannot load certificate: a]: b", "3.7.11")
 	f.Add("\xff]: \x00", "a", "b", "panic", "", "x.y")
 	word := regexp.MustCompile(`^[^ /\[\]]+$`)
 	f.Fuzz(func(t *testing.T, raw, tag, program, severity, text, version string) {

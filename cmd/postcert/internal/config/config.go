@@ -259,10 +259,11 @@ type Probe struct {
 // Companion is another daemon on this host that must serve the same certificate.
 // Its configuration is never edited: it gets files, a reload and a question.
 type Companion struct {
-	Name   string   `yaml:"name"` // required, unique
-	Export Export   `yaml:"export,omitempty"`
-	Reload []string `yaml:"reload,omitempty"` // a program by its absolute path, and its arguments; no shell
-	Probe  []string `yaml:"probe,omitempty"`  // smtp, smtps, imap or imaps URLs that must present the new leaf
+	Name        string   `yaml:"name"`                  // required, unique
+	Certificate string   `yaml:"certificate,omitempty"` // the name of the certificate that it gets; needed where there are several
+	Export      Export   `yaml:"export,omitempty"`
+	Reload      []string `yaml:"reload,omitempty"` // a program by its absolute path, and its arguments; no shell
+	Probe       []string `yaml:"probe,omitempty"`  // smtp, smtps, imap or imaps URLs that must present the new leaf
 }
 
 // Export is a copy of the pair for another daemon: fullchain.pem and

@@ -67,7 +67,7 @@ func (v *validator) refused(path string) bool {
 func (v *validator) config(c *Config) {
 	names := v.certificates(c.Certificates)
 	v.instances(c.Instances, names)
-	v.companions(c.Companions)
+	v.companions(c.Companions, c.Instances, names)
 	for i := range c.Trust {
 		v.path(&c.Trust[i], fmt.Sprintf("trust[%d]", i), required)
 	}
@@ -91,7 +91,7 @@ func (v *validator) config(c *Config) {
 }
 
 // companions are judged by what would be run as root, and where keys would go.
-func (v *validator) companions(list []Companion) {
+func (v *validator) companions(list []Companion, instances []Instance, names []string) {
 	seen := map[string]bool{}
 	for i := range list {
 		c, path := &list[i], fmt.Sprintf("companions[%d]", i)
@@ -109,6 +109,12 @@ func (v *validator) companions(list []Companion) {
 			v.account(c.Export.Owner, path+".export.owner")
 			v.account(c.Export.Group, path+".export.group")
 		}
+		switch {
+		case c.Certificate != "":
+			v.reference(c.Certificate, names, path+".certificate")
+		case several(instances):
+			v.missing(path, "certificate", ": the instances have several, and a companion can have one")
+		}
 		if len(c.Reload) > 0 {
 			v.program(c.Reload, path+".reload")
 		}
@@ -119,6 +125,15 @@ func (v *validator) companions(list []Companion) {
 			v.say("config_missing", path, "has neither export nor reload nor probe, so it does nothing")
 		}
 	}
+}
+
+// several tells that the instances serve more than one certificate by default.
+func several(instances []Instance) bool {
+	seen := map[string]bool{}
+	for _, i := range instances {
+		seen[i.Certificate] = true
+	}
+	return len(seen) > 1
 }
 
 func (v *validator) program(argv []string, path string) {

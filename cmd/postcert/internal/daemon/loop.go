@@ -20,6 +20,7 @@ type Loop struct {
 	Reload func()
 
 	Hangup <-chan struct{}  // somebody wants a Reload; nil: nobody does
+	Hints  <-chan struct{}  // Tasks may answer something else now; nil: nobody tells
 	Tell   Teller           // nil: nobody listens
 	Now    func() time.Time // nil: time.Now
 	Log    *slog.Logger     // nil: discarded
@@ -117,6 +118,8 @@ func (l *Loop) sleep(ctx context.Context, s *Scheduler, ended <-chan string) (st
 			return "", false
 		case name := <-ended:
 			return name, true
+		case <-l.Hints:
+			return "", false
 		case <-l.Hangup:
 			l.Tell.Reloading()
 			l.Reload()

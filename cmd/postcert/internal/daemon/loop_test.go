@@ -270,3 +270,31 @@ func TestLiveReload(t *testing.T) {
 		}
 	})
 }
+
+// A hint has the tasks read again at once, and what has come due is run.
+func TestLiveHint(t *testing.T) {
+	d := &disk{}
+	synctest.Test(t, func(t *testing.T) {
+		hints := make(chan struct{}, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		l := d.loop()
+		l.Hints = hints
+		d.run = func(_ context.Context, task Task) { task.At = d.now().Add(time.Hour); d.put(task) }
+		ended := make(chan struct{})
+		go func() { l.Live(ctx); close(ended) }()
+		time.Sleep(10 * time.Second)
+		d.put(Task{Name: "a"})
+		began := time.Now()
+		synctest.Wait()
+		if d.count() != 0 {
+			t.Error("run without a hint")
+		}
+		hints <- struct{}{}
+		synctest.Wait()
+		if d.count() != 1 || time.Since(began) > 0 {
+			t.Errorf("%d runs, %v after the hint", d.count(), time.Since(began))
+		}
+		cancel()
+		<-ended
+	})
+}

@@ -41,6 +41,7 @@ type Task struct {
 	Account string    // tasks of one account never run beside each other; "" stands alone
 	At      time.Time // when it is due, by the time of day; zero is now
 	Why     string    // what is due then, in words: "renewal", "deploy again", ...
+	About   string    // what it is done with; with something else it does not wait for what failed before
 }
 
 // gaps are the pauses after 1, 2, ... runs in a row that left a task due.
@@ -62,6 +63,7 @@ type memory struct {
 	judge   bool      // a run has ended, and nobody has looked yet whether the task is due still
 	ended   time.Time // the last run
 	futile  int       // runs in a row that left it due
+	about   string    // of those runs
 }
 
 // Scheduler chooses what runs. The zero value is ready; it is used by one
@@ -92,6 +94,9 @@ func (s *Scheduler) Update(tasks []Task, now time.Time) {
 		if m.judge {
 			m.judge = false
 			m.futile++
+		}
+		if t.About != m.about && !m.running {
+			m.futile = 0
 		}
 		if t.At.After(now) {
 			m.futile = 0
@@ -130,7 +135,10 @@ func (s *Scheduler) Start(now time.Time) []Task {
 		if m.running || running >= Parallel || t.Account != "" && busy[t.Account] || s.due(t).After(now) {
 			continue
 		}
-		m.running, m.account = true, t.Account
+		if t.About != m.about {
+			m.futile = 0
+		}
+		m.running, m.account, m.about = true, t.Account, t.About
 		busy[t.Account] = true
 		running++
 		out = append(out, t)

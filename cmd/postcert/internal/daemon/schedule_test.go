@@ -26,13 +26,13 @@ func TestStart(t *testing.T) {
 		want  []string
 	}{
 		{"nothing", nil, nil},
-		{"not yet", []Task{{"a", "x", at(time.Second), ""}}, nil},
-		{"due now", []Task{{"a", "x", at(0), ""}}, []string{"a"}},
+		{"not yet", []Task{{"a", "x", at(time.Second), "", ""}}, nil},
+		{"due now", []Task{{"a", "x", at(0), "", ""}}, []string{"a"}},
 		{"never seen before", []Task{{Name: "a", Account: "x"}}, []string{"a"}},
-		{"one of an account, the earliest", []Task{{"a", "x", at(-time.Minute), ""}, {"b", "x", at(-time.Hour), ""}}, []string{"b"}},
-		{"two accounts", []Task{{"a", "x", at(-1), ""}, {"b", "y", at(-2), ""}}, []string{"b", "a"}},
-		{"no account stands alone", []Task{{"a", "", at(-2), ""}, {"b", "", at(-1), ""}}, []string{"a", "b"}},
-		{"a few in all", []Task{{"a", "", at(-5), ""}, {"b", "", at(-4), ""}, {"c", "", at(-3), ""}, {"d", "", at(-2), ""}}, []string{"a", "b", "c"}},
+		{"one of an account, the earliest", []Task{{"a", "x", at(-time.Minute), "", ""}, {"b", "x", at(-time.Hour), "", ""}}, []string{"b"}},
+		{"two accounts", []Task{{"a", "x", at(-1), "", ""}, {"b", "y", at(-2), "", ""}}, []string{"b", "a"}},
+		{"no account stands alone", []Task{{"a", "", at(-2), "", ""}, {"b", "", at(-1), "", ""}}, []string{"a", "b"}},
+		{"a few in all", []Task{{"a", "", at(-5), "", ""}, {"b", "", at(-4), "", ""}, {"c", "", at(-3), "", ""}, {"d", "", at(-2), "", ""}}, []string{"a", "b", "c"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -173,10 +173,10 @@ func TestWords(t *testing.T) {
 		want  string
 	}{
 		{"nothing", nil, false, "nothing to keep: no certificate is configured or stored"},
-		{"later", []Task{{"a", "", epoch.Add(time.Hour), "renewal"}}, false, "next: a (renewal) at 2026-11-20 13:00:00 UTC"},
-		{"now", []Task{{"a", "", epoch, "renewal"}}, false, "next: a (renewal), now"},
-		{"at work", []Task{{"a", "", epoch, "renewal"}}, true, "working on a"},
-		{"both", []Task{{"a", "", epoch, "renewal"}, {"b", "", epoch.Add(time.Hour), "deploy again"}}, true,
+		{"later", []Task{{"a", "", epoch.Add(time.Hour), "renewal", ""}}, false, "next: a (renewal) at 2026-11-20 13:00:00 UTC"},
+		{"now", []Task{{"a", "", epoch, "renewal", ""}}, false, "next: a (renewal), now"},
+		{"at work", []Task{{"a", "", epoch, "renewal", ""}}, true, "working on a"},
+		{"both", []Task{{"a", "", epoch, "renewal", ""}, {"b", "", epoch.Add(time.Hour), "deploy again", ""}}, true,
 			"working on a; next: b (deploy again) at 2026-11-20 13:00:00 UTC"},
 	}
 	for _, tt := range tests {
@@ -187,6 +187,30 @@ func TestWords(t *testing.T) {
 		}
 		if got := s.Words(epoch); got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+// What is about something else does not wait for what failed before it; what is
+// about the same does, also when it came up while that was running.
+func TestAbout(t *testing.T) {
+	var s Scheduler
+	old, next := []Task{{Name: "a", At: epoch, About: "old"}}, []Task{{Name: "a", At: epoch, About: "next"}}
+	start := func(tasks []Task, now time.Time) int {
+		s.Update(tasks, now)
+		n := len(s.Start(now))
+		if n > 0 {
+			s.Ended("a", now)
+		}
+		return n
+	}
+	for _, step := range []struct {
+		tasks []Task
+		at    time.Duration
+		want  int
+	}{{old, 0, 1}, {old, time.Second, 0}, {next, 2 * time.Second, 1}, {next, 3 * time.Second, 0}, {next, 90 * time.Second, 1}, {next, 2 * time.Minute, 0}, {old, 2 * time.Minute, 1}} {
+		if got := start(step.tasks, epoch.Add(step.at)); got != step.want {
+			t.Errorf("after %v: %d started, want %d", step.at, got, step.want)
 		}
 	}
 }

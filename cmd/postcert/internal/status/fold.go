@@ -22,6 +22,7 @@ func (r *Record) fold(u Update) {
 		r.Wanted, r.WantedSince, r.Installed, r.Generation = "", time.Time{}, "", 0
 	}
 	r.foldRetry(u)
+	r.foldFrom(u)
 	if u.Rehearsed != "" {
 		r.Rehearsed = u.Rehearsed
 	}

@@ -67,6 +67,26 @@ type Record struct {
 
 	Service string `json:"service,omitempty"` // the service entry that alone reads it; "" if it is the instance's
 	History string `json:"history,omitempty"` // id of the last record of the history that this one knows of
+
+	// Where the pair came from that another client obtained, so that it can be
+	// deployed again without that client, and its next hook call is known to be ours.
+	Lineage string  `json:"lineage,omitempty"` // directory, links as given; "" if its files stand in one with others'
+	Source  *Source `json:"source,omitempty"`  // nil: fullchain.pem and privkey.pem in Lineage, or not known
+}
+
+// Source are the files of a pair, where they are not fullchain.pem and privkey.pem
+// of a directory.
+type Source struct {
+	Cert  string `json:"cert"`
+	Key   string `json:"key"`
+	Chain string `json:"chain,omitempty"`
+}
+
+// From is a lineage that a pair came from.
+type From struct {
+	Lineage string
+	Source  *Source
+	Service string
 }
 
 // Rehearsed is "yes", "no", or why the rehearsal did not run. In JSON, as
@@ -120,6 +140,7 @@ type Update struct {
 	Issued         bool    // Leaf is to be served without anybody's asking, so a failure is tried again: we obtained it, or a lineage holds it
 	Final          bool    // one of the problems is Final
 	Inputs         string  // what a refusal was about, see Refused; "" if not known
+	From           *From   // where Leaf was read from; nil leaves what is remembered
 	Service        string  // the service entry that alone reads it
 	History        string  // id of the history's record of this; "" if there is none
 	Served         *Served // what the listeners presented at its end; nil if that is not known
@@ -220,6 +241,13 @@ func (s Store) List(instance string) ([]*Record, error) {
 		}
 	}
 	return out, err
+}
+
+// All returns the records of all instances. What cannot be read is passed over.
+func (s Store) All() []*Record {
+	var out []*Record
+	s.each(func(r *Record) { out = append(out, r) })
+	return out
 }
 
 // names are the certificates of an instance that have a record, or ought to have
@@ -325,6 +353,47 @@ func (s Store) write(r *Record) error {
 	return write(path, r)
 }
 
+// Begin writes down that a pair is about to be deployed, for one who may be killed
+// in the middle of it: unless an Update follows, it is deployed again after wait.
+func (s Store) Begin(u Update, wait time.Duration) error {
+	r, err := s.Read(u.Instance, u.Name)
+	if err != nil || r == nil {
+		r = &Record{}
+	}
+	r.Version, r.Instance, r.Name = Version, u.Instance, u.Name
+	r.foldFrom(u)
+	if r.Retry != u.Leaf {
+		r.Failures = 0
+	}
+	r.Issued, r.Retry, r.Released = u.Leaf, u.Leaf, false
+	r.NextAttempt = u.Time.UTC().Add(wait)
+	path, err := s.Path(u.Instance, u.Name)
+	if err != nil {
+		return err
+	}
+	return write(path, r)
+}
+
+// Forget drops the record of a certificate that was begun and never installed.
+func (s Store) Forget(instance, name string) error {
+	r, err := s.Read(instance, name)
+	if err != nil || r == nil || r.Installed != "" || r.LastOutcome != "" {
+		return err
+	}
+	path, err := s.Path(instance, name)
+	if err != nil {
+		return err
+	}
+	return os.Remove(path)
+}
+
+// foldFrom remembers where a pair came from.
+func (r *Record) foldFrom(u Update) {
+	if u.From != nil {
+		r.Lineage, r.Source, r.Service = u.From.Lineage, u.From.Source, u.From.Service
+	}
+}
+
 // write makes v the content of path, as a whole.
 func write(path string, v any) error {
 	data, err := json.MarshalIndent(v, "", "  ")
@@ -341,6 +410,12 @@ func write(path string, v any) error {
 		return err
 	}
 	return atomicfile.Write(atomicfile.OS, path, append(data, '\n'), atomicfile.Attr{Mode: 0o600})
+}
+
+// Settled tells whether a leaf is what was installed last, with nothing left to be
+// tried again.
+func (r *Record) Settled(leaf string) bool {
+	return r != nil && leaf != "" && r.Installed == leaf && r.Retry == ""
 }
 
 // Words says in one line how the last attempt ended.

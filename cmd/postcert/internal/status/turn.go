@@ -24,6 +24,34 @@ type Turn struct {
 	Leaf     string    `json:"leaf"`           // fingerprint of the live certificate that the last pass took to its listeners, or tried to
 	Exit     int       `json:"exit"`           // of the last pass that came to its end
 	Message  string    `json:"message"`        // the first thing that went wrong in it; "" if nothing did
+	Seen     Seen      `json:"seen,omitzero"`  // of another client's files, by the last pass
+}
+
+// Seen is what a pass saw of the files that another client writes. It tells whether
+// there is something new for the next one.
+type Seen struct {
+	Content string `json:"content,omitempty"` // fingerprint of the certificates; "" if none could be read
+	Look    string `json:"look,omitempty"`    // sum of what the file system says of the files
+	Refused bool   `json:"refused,omitempty"` // they were not read as a pair
+	Open    bool   `json:"open,omitempty"`    // the pass began with them and has not come to its end
+}
+
+// About names what is seen, as far as it matters.
+func (s Seen) About() string {
+	if s.Content != "" {
+		return s.Content
+	}
+	return s.Look
+}
+
+// Changed tells whether what is seen now is worth another pass: other certificates,
+// or, where no pair could be read, other files. The same certificates written again
+// are not, so that what failed with them waits for its time.
+func (s Seen) Changed(now Seen) bool {
+	if s.Refused || now.Content == "" {
+		return now.Look != s.Look
+	}
+	return now.Content != s.Content
 }
 
 // Turns is where they are.
@@ -55,11 +83,17 @@ func (t Turns) Read(name string) (Turn, error) {
 // Begin writes down that a pass begins: if it never ends, the next one is not
 // before now+gap(n) after n such passes.
 func (t Turns) Begin(name string, now time.Time, gap func(n int) time.Duration) (Turn, error) {
+	return t.BeginWith(name, Seen{}, now, gap)
+}
+
+// BeginWith is Begin of a pass over files of another client, as they are now.
+func (t Turns) BeginWith(name string, seen Seen, now time.Time, gap func(n int) time.Duration) (Turn, error) {
 	r, err := t.Read(name)
 	if err != nil {
 		return r, err
 	}
 	r.Version, r.Name, r.Began = Version, name, now.UTC()
+	r.Seen = seen
 	r.Failures++
 	r.Next = r.Began.Add(gap(r.Failures))
 	return r, t.write(r)
@@ -69,7 +103,7 @@ func (t Turns) Begin(name string, now time.Time, gap func(n int) time.Duration) 
 // forgotten; if it ended well and something is due all the same, it counts as the
 // first.
 func (t Turns) End(r Turn, now time.Time, stillDue bool) error {
-	r.Ended = now.UTC()
+	r.Ended, r.Seen.Open = now.UTC(), false
 	switch {
 	case !stillDue:
 		r.Failures, r.Next = 0, time.Time{}
