@@ -409,3 +409,28 @@ func TestToldByDaemonOnce(t *testing.T) {
 		t.Errorf("the mail log: %q", l)
 	}
 }
+
+// S40, S41: certbot calls the hook and forgets how it ended: postmaster knows. That
+// the hook has nothing to do with another lineage closes nothing and tells nobody;
+// the next good renewal closes it.
+func TestS40ToldByHook(t *testing.T) {
+	h := newTold(t, "")
+	hook := func(lineage string) answer {
+		return h.with("RENEWED_LINEAGE="+lineage, "RENEWED_DOMAINS="+hostName).postcert("hook", "--config", h.conf)
+	}
+	hook(h.lineage).want(0)
+	h.fails()
+	if a := hook(h.lineage); a.status == 0 {
+		t.Errorf("exit status 0\n%s%s", a.stdout, a.stderr)
+	}
+	if m := h.mails(1)[0]; !strings.Contains(m.subject(), ": "+hostName+": ") || !strings.Contains(m.subject(), "failed") {
+		t.Errorf("the subject is %q", m.subject())
+	}
+	hook(h.host.lineage(certtest.Leaf{Names: []string{"other.example.test"}})).want(0)
+	h.mails(1)
+	h.mends()
+	hook(h.lineage).want(0)
+	if m := h.mails(2)[1]; !strings.Contains(m.subject(), "over: ") {
+		t.Errorf("the subject is %q", m.subject())
+	}
+}
