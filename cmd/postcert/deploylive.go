@@ -232,7 +232,6 @@ func (a *app) recordIssued(ctx context.Context, s *site, w wish, rep *deploy.Rep
 	if w.source == config.SourceACME && up.Exit == 0 {
 		up.From = &status.From{} // whatever it came from before, it is ours to obtain now
 	}
-	a.touch(up.Instance, up.Name)
 	if werr := a.records().Record(up); werr != nil {
 		a.log.Warn("recording the status", "err", werr)
 	}
@@ -257,7 +256,6 @@ func (a *app) recordFailed(ctx context.Context, s *site, w wish, pair keypair.Pa
 	if e := problems.Errors(); len(e) > 0 {
 		up.ID, up.Message = e[0].ID, e[0].Message
 	}
-	a.touch(up.Instance, up.Name)
 	if werr := a.records().Record(up); werr != nil {
 		a.log.Warn("recording the status", "err", werr)
 	}
