@@ -19,7 +19,7 @@ import (
 // those that Postfix reads from our directory, and those that are wanted and
 // that it does not read.
 func (a *app) siteStates(ctx context.Context, s *site, name string, orders []orderJSON, res *result) ([]certStatus, error) {
-	states, err := s.engine.States(ctx)
+	states, err := a.settledStates(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -57,6 +57,35 @@ func (a *app) siteStates(ctx context.Context, s *site, name string, orders []ord
 	return out, nil
 }
 
+// settle is how long status waits for a change that is under way: most take less,
+// and monitors wait ten seconds for an answer.
+const settle = 5 * time.Second
+
+// settledStates are the states of an instance, if it can be when nobody changes it.
+func (a *app) settledStates(ctx context.Context, s *site) ([]deploy.State, error) {
+	for end := time.Now().Add(settle); ; {
+		states, err := s.engine.States(ctx)
+		busy := slices.ContainsFunc(states, func(st deploy.State) bool { return st.Busy })
+		if err != nil || !busy || time.Now().After(end) {
+			return states, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, withCause(ctx, ctx.Err())
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// underWay makes warnings of what is found while somebody changes it: nothing of it
+// lasts.
+func underWay(list problem.List) problem.List {
+	for i := range list {
+		list[i].Severity = problem.Warning
+	}
+	return append(problem.List{problem.Warn("change_running", problem.At{}, "a change is under way at this moment: what follows is of the middle of it")}, list...)
+}
+
 // wantedOnly is about a certificate that was asked for and that no parameter
 // names: its first install did not succeed, or somebody edited main.cf since.
 func (a *app) wantedOnly(ctx context.Context, s *site, rec *status.Record) certStatus {
@@ -91,7 +120,7 @@ func (a *app) stateOf(ctx context.Context, s *site, st deploy.State, rec *status
 		v.view.notAsked = "Postfix is not running"
 		no(problem.New("not_running", problem.At{File: s.instance.ConfigDirectory}, "Postfix is not running (%s): it serves nobody", s.instance.ConfigDirectory))
 	}
-	if st.Open {
+	if st.Open && !st.Busy {
 		no(problem.New("transaction_open", at, "a change was interrupted and is not settled"))
 	}
 	if st.Pair.IsZero() {
@@ -112,6 +141,12 @@ func (a *app) stateOf(ctx context.Context, s *site, st deploy.State, rec *status
 			x := o.Expectation
 			no(problem.New("served_differs", problem.At{File: st.File, Service: x.Listener.ID(), Endpoint: x.Endpoint.Address},
 				"%s on %s: %s", x.Listener.ID(), x.Endpoint.Address, presentsWords(o, st.Known)))
+		}
+	}
+	if st.Busy {
+		v.view.problems = underWay(v.view.problems)
+		for i := range v.view.listeners {
+			v.view.listeners[i].level = min(v.view.listeners[i].level, levelWarning)
 		}
 	}
 	return v

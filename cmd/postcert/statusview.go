@@ -46,7 +46,9 @@ func (e eventView) say(now time.Time) string {
 	return when(e.at, now) + ": " + e.words
 }
 
-func (v *certView) agrees() bool { return len(v.problems.Errors()) == 0 }
+func (v *certView) agrees() bool {
+	return len(v.problems.Errors()) == 0 && !v.problems.Has("change_running")
+}
 
 // few is up to how many certificates each gets a paragraph; more of those that are
 // as they should be share a table, unless more is asked for.
