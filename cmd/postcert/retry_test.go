@@ -126,12 +126,13 @@ func TestStatusDuringChange(t *testing.T) {
 	h := newHost(t, postfixtest.Options{Only25: true, Main: []string{"inet_protocols = ipv4"}})
 	h.postcert("install-cert", h.lineage(certtest.Leaf{})).want(0)
 	l := h.lineage(certtest.Leaf{})
+	short := h.with(testDeadline + "=500ms")
 	h.during("commit end", func() {
-		a := h.postcert("status", "--json").want(8)
+		a := short.postcert("status", "--json").want(8)
 		if !a.has("change_running") || a.has("transaction_open") {
 			t.Errorf("%v", a.ids())
 		}
-		if p := guideline(t, h.postcert("status", "--nagios").want(1).stdout); p.word != "WARNING" {
+		if p := guideline(t, short.postcert("status", "--nagios").want(1).stdout); p.word != "WARNING" {
 			t.Errorf("%+v", p)
 		}
 	}, "install-cert", l).want(0)

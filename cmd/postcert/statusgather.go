@@ -63,7 +63,11 @@ const settle = 5 * time.Second
 
 // settledStates are the states of an instance, if it can be when nobody changes it.
 func (a *app) settledStates(ctx context.Context, s *site) ([]deploy.State, error) {
-	for end := time.Now().Add(settle); ; {
+	wait := settle
+	if a.seams.deadline > 0 {
+		wait = min(wait, a.seams.deadline)
+	}
+	for end := time.Now().Add(wait); ; {
 		states, err := s.engine.States(ctx)
 		busy := slices.ContainsFunc(states, func(st deploy.State) bool { return st.Busy })
 		if err != nil || !busy || time.Now().After(end) {
