@@ -72,6 +72,7 @@ func (a *app) notRead(ctx context.Context, sites []*site, w wish, o passOptions,
 		rec, _ := a.records().Read(d.Instance, w.name)
 		if o.scheduled && (rec.Waits(s.inputs) || rec.RetryAt(a.now()).After(a.now())) {
 			d.Left = "it was refused before: " + rec.LastError.Message
+			a.text.printf("  left alone   %s: %s\n", d.Instance, d.Left)
 		} else {
 			said = false
 			a.recordFailed(ctx, s, w, keypair.Pair{}, err)

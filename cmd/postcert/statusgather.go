@@ -187,8 +187,11 @@ func (a *app) disagrees(ctx context.Context, s *site, st deploy.State, rec *stat
 		}
 		p := problem.New("wanted_not_installed", at, "the certificate wanted since %s (%s…) is not the installed one: %s",
 			rec.WantedSince.UTC().Format(time.DateTime), rec.Wanted[:min(16, len(rec.Wanted))], why)
-		if rec.LastError.Message == "" && len(drift) > 0 {
+		switch again := rec.RetryAt(a.now()); {
+		case rec.LastError.Message == "" && len(drift) > 0:
 			p.Remedy = drift[0].Remedy
+		case !again.IsZero() && rec.Retry == rec.Wanted:
+			p.Remedy = "mend the cause; it is deployed again by itself, where the daemon or a timer runs, " + when(again, a.now()) + "; sooner: postcert renew"
 		}
 		out = append(out, p)
 	}
@@ -217,8 +220,8 @@ func (a *app) noPass(name string) problem.List {
 func (a *app) waiting(rec *status.Record) problem.List {
 	switch {
 	case rec.Refused != nil:
-		return problem.List{problem.New("deploy_refused", problem.At{}, "what is to be served next is refused since %s, and is not tried again until the pair or the configuration changes: %s",
-			rec.Refused.Since.UTC().Format(time.DateTime), rec.Refused.Message)}
+		return problem.List{problem.New("deploy_refused", problem.At{}, "what is to be served next is refused since %s (%s), and is not tried again until the pair or the configuration changes: %s",
+			rec.Refused.Since.UTC().Format(time.DateTime), rec.Refused.ID, rec.Refused.Message)}
 	case rec.NextAttempt.IsZero():
 		return nil
 	case rec.Retry == "":
@@ -306,8 +309,11 @@ func (a *app) nextOf(rec *status.Record, v *certView, orders []orderJSON) eventV
 	if c, err := a.conf.Certificate(v.name); err == nil && c.Source == config.SourceWatch {
 		return eventView{words: "deployed when another client renews it in " + c.Lineage}
 	}
-	if v.life.until.IsZero() {
+	switch {
+	case v.life.until.IsZero():
 		return eventView{words: "nothing by itself"}
+	case now.After(v.life.until):
+		return eventView{words: "nothing by itself: install another one now"}
 	}
 	return eventView{words: "nothing by itself: install the next one before " + v.life.until.UTC().Format(time.DateOnly)}
 }

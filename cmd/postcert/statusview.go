@@ -117,7 +117,7 @@ func (a *app) showCert(v *certView, now time.Time) {
 	}
 	a.showListeners(v.listeners, now)
 	if v.last.words != "" {
-		t.printf("  last         %s\n", v.last.say(now))
+		t.printf("  last         %s\n", shorten(v.last.say(now), 118))
 	}
 	if v.next.words != "" {
 		t.printf("  next         %s\n", v.next.say(now))
