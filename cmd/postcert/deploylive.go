@@ -124,8 +124,10 @@ func (a *app) deployTo(ctx context.Context, s *site, w wish, pair keypair.Pair, 
 		d.Next = instant(rec.RetryAt(a.now()))
 		return d, nil
 	}
-	if done, err := a.stillServed(ctx, s, rec, pair.Fingerprint(), &d, res); done {
-		return d, err
+	if o.reason != "obtain" { // which a person asks for
+		if done, err := a.stillServed(ctx, s, rec, pair.Fingerprint(), &d, res); done {
+			return d, err
+		}
 	}
 	c, err := a.liveChange(s, w, pair, o)
 	if err == nil {
