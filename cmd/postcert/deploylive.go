@@ -73,6 +73,7 @@ func (a *app) notRead(ctx context.Context, sites []*site, w wish, o passOptions,
 		rec, _ := a.records().Read(d.Instance, w.name)
 		if o.scheduled && (rec.Waits(s.inputs) || rec.RetryAt(a.now()).After(a.now())) {
 			d.Left = "it was refused before: " + rec.LastError.Message
+			a.text.printf("  left alone   %s: %s\n", d.Instance, d.Left)
 		} else {
 			said = false
 			a.recordFailed(ctx, s, w, keypair.Pair{}, err)
@@ -124,8 +125,10 @@ func (a *app) deployTo(ctx context.Context, s *site, w wish, pair keypair.Pair, 
 		d.Next = instant(rec.RetryAt(a.now()))
 		return d, nil
 	}
-	if done, err := a.stillServed(ctx, s, rec, pair.Fingerprint(), &d, res); done {
-		return d, err
+	if o.reason != "obtain" { // which a person asks for
+		if done, err := a.stillServed(ctx, s, rec, pair.Fingerprint(), &d, res); done {
+			return d, err
+		}
 	}
 	c, err := a.liveChange(s, w, pair, o)
 	if err == nil {

@@ -142,3 +142,28 @@ func TestFinalIDsExist(t *testing.T) {
 		t.Error("a failure is final")
 	}
 }
+
+// What was installed and is wanted still is looked after; everything else is deployed.
+func TestProven(t *testing.T) {
+	tests := []struct {
+		name string
+		rec  *status.Record
+		want bool
+	}{
+		{"no record", nil, false},
+		{"installed and wanted", &status.Record{Installed: "a", Wanted: "a"}, true},
+		{"another one is wanted", &status.Record{Installed: "a", Wanted: "b"}, false},
+		{"another one is installed", &status.Record{Installed: "b", Wanted: "b"}, false},
+		{"never installed", &status.Record{Wanted: "a"}, false},
+		{"installed, and to be tried again", &status.Record{Installed: "a", Wanted: "a", Retry: "a"}, false},
+		{"another one is to be tried again", &status.Record{Installed: "a", Wanted: "a", Retry: "b"}, false},
+	}
+	for _, tt := range tests {
+		if got := proven(tt.rec, "a"); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+	}
+	if proven(&status.Record{}, "") {
+		t.Error("no leaf is proven")
+	}
+}

@@ -172,6 +172,7 @@ var remedies = map[string]string{
 	"drift_table":          "build it again: postmap -F, with the table as it is named; then: postfix reload",
 	"deploy_refused":       "mend what it names: renew the certificate at its client, or correct the configuration; it is deployed at the next look by itself, sooner: postcert renew",
 	"expires_soon":         "look why it was not renewed: postcert history, the client's own log; or renew it now: postcert renew --force",
+	"change_running":       "ask again when it has ended: postcert status",
 	"record_unreadable":    "mend what it names; the record is made again from the history at the next change",
 	"served_differs":       "look at what answers there (ss -ltnp, the mail log); reload Postfix, then ask again; postcert history says what happened last",
 
