@@ -68,6 +68,7 @@ func (r *run) settle(v *Version) error {
 		NextSPKI: r.st.NextSPKI, Current: v, Previous: r.st.Previous, Orders: r.st.Orders,
 	}
 	st.touch(st.at(r.m.now()))
+	st.Checked = st.at(r.m.now())
 	if err := s.writeState(name, st); err != nil {
 		return err
 	}

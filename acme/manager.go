@@ -71,6 +71,7 @@ type Manager struct {
 	dial   func(legoclient.Config) (ca, error)   // nil: legoclient.New
 	solver func(Spec) (legoclient.Solver, error) // nil: newSolver
 	random func() float64                        // nil: math/rand
+	fsType func(dir string) uint32               // nil: statfs(2)
 }
 
 // AccountSpec is an account that somebody wants.

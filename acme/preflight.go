@@ -26,7 +26,7 @@ func (m *Manager) Preflight(ctx context.Context, spec Spec) problem.List {
 	if err != nil {
 		return problem.From(failure(err))
 	}
-	found := m.preflightCA(ctx, spec)
+	found := append(m.preflightStore(), m.preflightCA(ctx, spec)...)
 	var problems *Error
 	if errors.As(failure(solver.Check(ctx, spec.Identifiers)), &problems) {
 		found = append(found, problems.Problems...)
@@ -35,6 +35,38 @@ func (m *Manager) Preflight(ctx context.Context, spec Spec) problem.List {
 		found = append(found, m.preflightNames(ctx, spec)...)
 	}
 	return found
+}
+
+// checkEvery is how often Check looks.
+const checkEvery = day
+
+// Check is Preflight once a day for a certificate that is not to be renewed yet, and
+// returns what would stop its renewal. CAs use a validation again for days at most,
+// so what has changed since the last order (a firewall, a web server on the port,
+// a DNS credential that was withdrawn) comes to light at the renewal otherwise. A CA
+// that can't be reached at the moment is nothing to tell so early.
+func (m *Manager) Check(ctx context.Context, spec Spec) (problem.List, error) {
+	spec, err := spec.Normal()
+	if err != nil {
+		return nil, failure(err)
+	}
+	var found problem.List
+	err = m.lockCert(ctx, spec.Name, func() error {
+		st, err := m.stateOf(spec, m.now())
+		t := st.at(m.now())
+		age := t.Sub(st.Checked)
+		if err != nil || st.Current == nil || st.Pending != nil || st.Failures > 0 || !st.Checked.IsZero() && age >= 0 && age < checkEvery {
+			return err
+		}
+		all := m.Preflight(ctx, spec)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		found = slices.DeleteFunc(all.Errors(), func(p problem.Problem) bool { return p.ID == "ca_unreachable" })
+		st.Checked = t
+		return m.Store.writeState(spec.Name, st)
+	})
+	return found, failure(err)
 }
 
 // preflightCA asks the CA for its directory and compares.

@@ -85,6 +85,8 @@ type State struct {
 
 	NextSPKI string `json:"next_spki,omitempty"` // KeyStaged: of next.key, to be published as TLSA 3 1 1
 
+	Checked time.Time `json:"checked,omitzero"` // when an order was last seen to be possible, by one or by Check
+
 	// What follows is found elsewhere on disk when the state is read.
 	Current  *Version    `json:"-"` // the live version; nil: none yet
 	Previous *Version    `json:"-"`

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"postcert/deploy/generation"
+	"postcert/deploy/lock"
 	"postcert/deploy/postfix/cf"
 	"postcert/verify/keypair"
 	"postcert/verify/problem"
@@ -27,6 +28,7 @@ type State struct {
 	Listeners  []Observation
 	Running    bool
 	Open       bool // an interrupted transaction waits for recover
+	Busy       bool // or it is not interrupted: somebody is at it right now
 }
 
 // Listeners are the questions that a proof would ask now, without expecting
@@ -55,11 +57,15 @@ func (e *Engine) States(ctx context.Context) ([]State, error) {
 	if err != nil {
 		return nil, err
 	}
+	busy := false
+	if tx != nil {
+		_, busy = lock.Held(e.lockPath())
+	}
 	listeners := s.Listeners(e.Host)
 	var out []State
 	for _, name := range names(s, listeners) {
 		st := e.state(s, name)
-		st.Running, st.Open = m.Running, tx != nil
+		st.Running, st.Open, st.Busy = m.Running, tx != nil, busy
 		if m.Running && !st.Pair.IsZero() {
 			st.Listeners = e.served(ctx, s, listeners, st)
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -112,6 +113,47 @@ func TestS47Paused(t *testing.T) {
 	h.write(clock, []byte("26h"))
 	h.env = []string{childClock + "=" + clock}
 	h.postcert("renew", "--force", "--config", conf).want(0)
+}
+
+// What would stop the next renewal is told once a day, weeks before it is due: here
+// the port that has been taken since. What is served stays, and the pass is fine.
+func TestRenewLooksAhead(t *testing.T) {
+	h := newACMEHost(t, acmetest.Options{})
+	conf := h.config("")
+	h.postcert("obtain", "--config", conf).want(0)
+	l, err := net.Listen("tcp", h.httpListen())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const words = "the next renewal of " + hostName + " would fail"
+	silent := func(args ...string) {
+		t.Helper()
+		if a := h.postcert(append(args, "--config", conf)...).want(0); strings.Contains(a.stdout+a.stderr, words) {
+			t.Errorf("%v: said already:\n%s%s", args, a.stdout, a.stderr)
+		}
+	}
+	silent("renew") // the order was today
+	clock := filepath.Join(h.dir, "clock")
+	h.env = []string{childClock + "=" + clock}
+	timeless := h.ca.Fault(acmetest.Fault{Kind: acmetest.Directory, Header: http.Header{"Date": {"none"}}}) // days pass for the CA, too
+	h.write(clock, []byte("25h"))
+	h.postcert("renew", "--config", conf).want(0).says(words).says("challenge_failed").says(h.httpListen())
+	h.write(clock, []byte("30h"))
+	silent("renew")
+	h.write(clock, []byte("50h"))
+	h.postcert("renew", "--config", conf).want(0).says(words)
+	l.Close()
+	h.write(clock, []byte("75h"))
+	silent("renew")
+	h.write(clock, []byte("100h"))
+	timeless()
+	down := h.ca.Fault(acmetest.Fault{Kind: acmetest.Directory, Status: http.StatusBadGateway, Body: "<html>"})
+	silent("renew")
+	down()
+	if n := h.orders(); n != 1 {
+		t.Errorf("%d orders, want 1", n)
+	}
+	h.serves(h.live())
 }
 
 // What failed is on disk, by its class: a new process knows it.

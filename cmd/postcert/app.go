@@ -40,6 +40,7 @@ type app struct {
 	passed  []passed                       // the passes that this process made
 	touched []status.Key                   // what this process wrote a record of
 	keyless bool                           // this process must not read a private key: the daemon
+	looks   *looks                         // at other clients' files, for one that must not wait; nil: looked at directly
 	hangup  *atomic.Pointer[chan struct{}] // see hangups; nil: never
 }
 

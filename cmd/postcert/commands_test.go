@@ -252,6 +252,8 @@ func TestCommandSeveralInstances(t *testing.T) {
 	unnamed("history").want(0)
 	unnamed("status", "--instance", "postfix-in").want(8)
 	unnamed("status", "--instance", "postfix-out", "--json").refuses(2, "instance_unknown")
+	unnamed("install-cert", h.lineage(certtest.Leaf{}), "--instance", "/etc/postfix").want(0)
+	unnamed("status").want(0).says("/etc/postfix")
 }
 
 // Verify judges a pair and touches nothing.

@@ -61,7 +61,7 @@ type keeper struct {
 
 func (a *app) daemon(ctx context.Context, res *result) error {
 	hangup := a.hangups()
-	a.keyless = true
+	a.keyless, a.looks = true, newLooks()
 	manager := daemon.NewManager(a.env)
 	exe, err := os.Executable()
 	if err != nil {
@@ -81,9 +81,7 @@ func (a *app) daemon(ctx context.Context, res *result) error {
 	s.log.Info("started", "version", versionString(), "config", file, "state", a.conf.StateDir)
 	manager.Ready()
 	s.watch = watch.New(s.log)
-	var watching sync.WaitGroup
-	defer watching.Wait()
-	watching.Go(func() { s.watch.Run(ctx) })
+	defer s.watching(ctx)()
 	s.report("recover", s.child(ctx, "recover"))
 	(&daemon.Loop{
 		Tasks: s.due, Run: s.run, Reload: s.reload, Hangup: hangup, Hints: s.watch.Hints(), Tell: manager, Now: a.now, Log: s.log, Watchdog: manager.Watchdog(),
@@ -92,6 +90,22 @@ func (a *app) daemon(ctx context.Context, res *result) error {
 	s.log.Info("ended", "why", context.Cause(ctx))
 	res.headline = "ended: nothing is left running. What is due is on disk, and is done at the next start."
 	return nil // asked for, and clean
+}
+
+// watching watches the files of other clients until ctx ends. The function returned
+// waits for that, but not for a file system that does not answer.
+func (s *keeper) watching(ctx context.Context) (wait func()) {
+	ended := make(chan struct{})
+	go func() {
+		s.watch.Run(ctx)
+		close(ended)
+	}()
+	return func() {
+		select {
+		case <-ended:
+		case <-time.After(lookLimit):
+		}
+	}
 }
 
 func (a *app) daemonLevel() slog.Level {

@@ -73,6 +73,7 @@ func (a *app) notRead(ctx context.Context, sites []*site, w wish, o passOptions,
 		rec, _ := a.records().Read(d.Instance, w.name)
 		if o.scheduled && (rec.Waits(s.inputs) || rec.RetryAt(a.now()).After(a.now())) {
 			d.Left = "it was refused before: " + rec.LastError.Message
+			a.text.printf("  left alone   %s: %s\n", d.Instance, d.Left)
 		} else {
 			said = false
 			a.recordFailed(ctx, s, w, keypair.Pair{}, err)
@@ -124,8 +125,10 @@ func (a *app) deployTo(ctx context.Context, s *site, w wish, pair keypair.Pair, 
 		d.Next = instant(rec.RetryAt(a.now()))
 		return d, nil
 	}
-	if done, err := a.stillServed(ctx, s, rec, pair.Fingerprint(), &d, res); done {
-		return d, err
+	if o.reason != "obtain" { // which a person asks for
+		if done, err := a.stillServed(ctx, s, rec, pair.Fingerprint(), &d, res); done {
+			return d, err
+		}
 	}
 	c, err := a.liveChange(s, w, pair, o)
 	if err == nil {
@@ -232,7 +235,6 @@ func (a *app) recordIssued(ctx context.Context, s *site, w wish, rep *deploy.Rep
 	if w.source == config.SourceACME && up.Exit == 0 {
 		up.From = &status.From{} // whatever it came from before, it is ours to obtain now
 	}
-	a.touch(up.Instance, up.Name)
 	if werr := a.records().Record(up); werr != nil {
 		a.log.Warn("recording the status", "err", werr)
 	}
@@ -257,7 +259,6 @@ func (a *app) recordFailed(ctx context.Context, s *site, w wish, pair keypair.Pa
 	if e := problems.Errors(); len(e) > 0 {
 		up.ID, up.Message = e[0].ID, e[0].Message
 	}
-	a.touch(up.Instance, up.Name)
 	if werr := a.records().Record(up); werr != nil {
 		a.log.Warn("recording the status", "err", werr)
 	}

@@ -24,13 +24,16 @@ func (a *app) due(now time.Time) (out []daemon.Task, sources []keypair.Source, w
 		if w.source == config.SourceACME {
 			t.Account = "account " + w.spec.Directory + " " + w.spec.Account
 		}
-		t.At, t.Why = a.dueOf(w, turn, now)
+		var s glimpse
 		fresh := false
 		if w.foreign() {
-			sources = append(sources, w.reads())
-			seen := w.seen()
-			t.About, fresh = seen.About(), turn.Seen.Changed(seen)
+			s = a.lookAt(w, turn)
+			t.About, fresh = s.seen.About(), turn.Seen.Changed(s.seen)
 		}
+		if s.src.Cert != "" {
+			sources = append(sources, s.src)
+		}
+		t.At, t.Why = a.dueOf(w, s, turn, now)
 		// What is new does not wait for what failed with the old.
 		if floor := turn.NotBefore(now); floor.After(t.At) && !fresh {
 			t.At, t.Why = floor, t.Why+", again"
@@ -50,7 +53,7 @@ func (a *app) due(now time.Time) (out []daemon.Task, sources []keypair.Source, w
 
 // dueOf is when one certificate has its next turn, and for what: an order or a
 // question to the CA, a deploy that is to be tried again, the daily proof.
-func (a *app) dueOf(w wish, turn status.Turn, now time.Time) (time.Time, string) {
+func (a *app) dueOf(w wish, s glimpse, turn status.Turn, now time.Time) (time.Time, string) {
 	var at time.Time
 	var why string
 	sooner := func(t time.Time, words string) { // of what is due already, the first that is named
@@ -67,7 +70,7 @@ func (a *app) dueOf(w wish, turn status.Turn, now time.Time) (time.Time, string)
 		var words string
 		t, words, leaf = a.orderDue(w, now)
 		sooner(t, words)
-	} else if t, words := w.watchedDue(turn, now); !t.IsZero() {
+	} else if t, words := s.due(turn, now); !t.IsZero() {
 		sooner(t, words)
 	}
 	if leaf != turn.Leaf {
@@ -131,7 +134,7 @@ func (a *app) orderDue(w wish, now time.Time) (time.Time, string, string) {
 // filesOf are the files of the pair that a wish is about now.
 func (a *app) filesOf(w wish) pairFiles {
 	if w.source != config.SourceACME {
-		return lineageFiles(w.lineage)
+		return w.watched()
 	}
 	m, err := a.manager()
 	if err != nil {

@@ -81,11 +81,15 @@ func TestDueRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := wish{name: "mail", source: config.SourceWatch, lineage: lineage}
-	if at, why := a.dueOf(w, turn, now); !at.Equal(now.Add(watchInterval)) {
+	turn.Seen = w.seen()
+	turn.Seen.Refused = true
+	if at, why := a.dueOf(w, w.look(), turn, now); !at.Equal(now.Add(watchInterval)) {
 		t.Errorf("due at %v: %s", at, why)
 	}
 	(&host{t: t}).write(lineage+"/privkey.pem", []byte("another"))
-	if at, why := a.dueOf(w, turn, now); !at.Equal(now) || !strings.Contains(why, "changed") {
+	turn.Seen = w.seen() // for the files alone, the pass that was refused would do
+	turn.Seen.Refused = true
+	if at, why := a.dueOf(w, w.look(), turn, now); !at.Equal(now) || !strings.Contains(why, "changed") {
 		t.Errorf("after a change: due at %v: %s", at, why)
 	}
 	// The digest tells of no path and of no key, and of the configuration.
@@ -136,5 +140,30 @@ func TestFinalIDsExist(t *testing.T) {
 	}
 	if slices.Contains(status.FinalIDs(), "failed") {
 		t.Error("a failure is final")
+	}
+}
+
+// What was installed and is wanted still is looked after; everything else is deployed.
+func TestProven(t *testing.T) {
+	tests := []struct {
+		name string
+		rec  *status.Record
+		want bool
+	}{
+		{"no record", nil, false},
+		{"installed and wanted", &status.Record{Installed: "a", Wanted: "a"}, true},
+		{"another one is wanted", &status.Record{Installed: "a", Wanted: "b"}, false},
+		{"another one is installed", &status.Record{Installed: "b", Wanted: "b"}, false},
+		{"never installed", &status.Record{Wanted: "a"}, false},
+		{"installed, and to be tried again", &status.Record{Installed: "a", Wanted: "a", Retry: "a"}, false},
+		{"another one is to be tried again", &status.Record{Installed: "a", Wanted: "a", Retry: "b"}, false},
+	}
+	for _, tt := range tests {
+		if got := proven(tt.rec, "a"); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+	}
+	if proven(&status.Record{}, "") {
+		t.Error("no leaf is proven")
 	}
 }

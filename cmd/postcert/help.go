@@ -202,9 +202,18 @@ const obtainExample = `  postcert obtain
 
 const renewHelp = `renew is one pass over every certificate that is configured or was obtained, or
 over the named ones: an interrupted change is settled, what is due is renewed, and
-each certificate is taken to the listeners that do not serve it; the others prove
-it once more, which changes nothing. A certificate that another client obtains
-(source: watch) is never ordered.
+each new certificate is taken to its listeners; the others are proven once more,
+which changes nothing. Once a day it is looked whether the next order of each could
+succeed. A certificate that another client obtains (source: watch, or deployed by a
+hook) is never ordered.
+
+A deploy that failed is tried again after waits that grow to six hours, without
+another order; one that can only be refused again waits until the pair or the
+configuration changes. What was proven before is compared with what is there: an
+old file that somebody restored, a parameter edited back, a Postfix that was not
+reloaded, a table of SNI names that is older than what it was made of. That is told
+(exit status 8) and left as it is, or put right if the configuration says
+drift: repair for that instance.
 
 It is for timers; "postcert daemon" does the same by itself. Tell it with
 --interval how long until the next pass, if that is not 12 hours.

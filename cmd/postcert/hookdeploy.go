@@ -216,7 +216,6 @@ func (a *app) recordHook(ctx context.Context, t hookTarget, l found, src keypair
 	if up.Leaf == "" {
 		up.Leaf = l.fingerprint(src)
 	}
-	a.touch(up.Instance, up.Name)
 	if werr := a.records().Record(up); werr != nil {
 		a.log.Warn("recording the status", "err", werr)
 	}
@@ -256,7 +255,6 @@ func (a *app) hookLost(ctx context.Context, all []found, err error) {
 			if e := problems.Errors(); len(e) > 0 {
 				up.ID, up.Message = e[0].ID, e[0].Message
 			}
-			a.touch(up.Instance, up.Name)
 			if werr := a.records().Record(up); werr != nil {
 				a.log.Warn("recording the status", "err", werr)
 			}

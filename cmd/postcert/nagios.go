@@ -58,8 +58,8 @@ func nagiosLine(res *result, err error, now time.Time) (string, level) {
 		return oneLine(levelUnknown, fmt.Sprintf("%v [%s]", firstError(err, problems), id), nil), levelUnknown
 	}
 	worst := levelOK
-	if err != nil {
-		worst = levelCritical
+	if err != nil && len(res.problems) == 0 {
+		worst = levelCritical // nothing is installed
 	}
 	var words []string
 	all := grouped(res.problems)

@@ -173,7 +173,7 @@ func (a *app) endTurn(ctx context.Context, w wish, turn status.Turn, live pairFi
 	turn.Leaf = live.leaf
 	now := a.now()
 	turn.Ended = now.UTC()
-	at, _ := a.dueOf(w, turn, now)
+	at, _ := a.dueOf(w, w.look(), turn, now)
 	if werr := a.turns().End(turn, now, !at.After(now)); werr != nil {
 		a.log.Warn("remembering the pass", "err", werr)
 	}
@@ -214,6 +214,9 @@ func (a *app) keep(ctx context.Context, w wish, o passOptions, v *passJSON, res 
 			res.problem(p)
 		}
 		a.showNextKey(st, v)
+		if !ordered && failed == nil && ctx.Err() == nil {
+			a.lookAhead(ctx, m, w, res)
+		}
 		a.alarm(w, st, d, res)
 		if d.Held != "" && !ordered {
 			res.problem(problem.Warn("order_waits", problem.At{}, "an order for %s is due, and waits until %s UTC: %s", w.name,
@@ -301,6 +304,19 @@ func (a *app) liveOf(st acme.State, v *passJSON) pairFiles {
 	f.leaf, f.ours = st.Current.SHA256, true
 	v.Files = filesJSON{Directory: st.Current.Dir, FullChain: f.cert, Key: f.key}
 	return f
+}
+
+// lookAhead tells once a day what would stop the next renewal, while there is time.
+func (a *app) lookAhead(ctx context.Context, m *acme.Manager, w wish, res *result) {
+	found, err := m.Check(ctx, w.spec)
+	if err != nil {
+		a.log.Warn("looking whether the next renewal could succeed", "name", w.name, "err", err)
+	}
+	for _, p := range found {
+		p.Severity = problem.Warning
+		p.Message = "the next renewal of " + w.name + " would fail: " + p.Message
+		res.problem(p)
+	}
 }
 
 // showNextKey shows the record to publish for the key that is prepared (policy

@@ -194,33 +194,7 @@ func TestProofDNSProgram(t *testing.T) {
 		d.serves(old)
 		d.nothing(t, a.stdout+a.stderr)
 	})
-	t.Run("ended", func(t *testing.T) {
-		hold := make(chan struct{})
-		d.desk.set(false, hold)
-		d.desk.took()
-		cmd := d.command("renew", "--force", "--trust", d.issuers())
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		for end := time.Now().Add(30 * time.Second); len(d.ca.DNS.TXT()) == 0 && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		}
-		begin := time.Now()
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait() // the status is in ProcessState
-		took := time.Since(begin)
-		d.desk.set(false, nil)
-		close(hold)
-		if cmd.ProcessState.ExitCode() != statusTerminated || took > 2*time.Second {
-			t.Errorf("status %d after %s", cmd.ProcessState.ExitCode(), took)
-		}
-		// The API was in the middle of it: the process that waits takes it down.
-		for end := time.Now().Add(20 * time.Second); len(d.ca.DNS.TXT()) > 0 && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		}
-		d.nothing(t, "")
-		a := d.postcert("renew", "--force", "--trust", d.issuers())
-		a.t = t
-		a.want(0)
-	})
+	t.Run("ended", d.ended)
 }
 
 // san are the names of a certificate, by openssl.
@@ -231,4 +205,33 @@ func (h *acmeHost) san(path string) string {
 		h.t.Fatal(err)
 	}
 	return string(out)
+}
+
+// ended sends SIGTERM while the API is in the middle of a record.
+func (d *dnsProgram) ended(t *testing.T) {
+	hold := make(chan struct{})
+	d.desk.set(false, hold)
+	d.desk.took()
+	cmd := d.command("renew", "--force", "--trust", d.issuers())
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(30 * time.Second); len(d.ca.DNS.TXT()) == 0 && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	}
+	begin := time.Now()
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	_ = cmd.Wait() // the status is in ProcessState
+	took := time.Since(begin)
+	d.desk.set(false, nil)
+	close(hold)
+	if cmd.ProcessState.ExitCode() != statusTerminated || took > 2*time.Second {
+		t.Errorf("status %d after %s", cmd.ProcessState.ExitCode(), took)
+	}
+	// The API was in the middle of it: the process that waits takes it down.
+	for end := time.Now().Add(20 * time.Second); len(d.ca.DNS.TXT()) > 0 && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	}
+	d.nothing(t, "")
+	a := d.postcert("renew", "--force", "--trust", d.issuers())
+	a.t = t
+	a.want(0)
 }

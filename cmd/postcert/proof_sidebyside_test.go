@@ -177,35 +177,7 @@ func (n *neighbours) jwk(path string) []byte {
 func TestProofSideBySide(t *testing.T) {
 	n := newNeighbours(t)
 	n.postcert(n.order()...).want(0)
-	old := n.live()
-
-	t.Run("the port is certbot's for a while", func(t *testing.T) {
-		remove := n.ca.Fault(acmetest.Fault{Kind: acmetest.Challenge, Delay: 4 * time.Second, Count: 1})
-		defer remove()
-		theirs := n.certbot(n.certbotOrder("--email", "admin@example.test", "--no-eff-email", "--agree-tos")...)
-		var said strings.Builder
-		theirs.Stdout, theirs.Stderr = &said, &said
-		if err := theirs.Start(); err != nil {
-			t.Fatal(err)
-		}
-		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-			if conn, err := net.Dial("tcp", n.httpListen()); err == nil {
-				conn.Close()
-				break
-			}
-		}
-		orders := n.orders()
-		a := n.postcert("renew", "--force", "--trust", n.issuers())
-		a.t = t
-		a.want(6).says("challenge_failed").says(n.httpListen()).says("certbot (process " + strconv.Itoa(theirs.Process.Pid) + ")").says("what is served stays")
-		if n.orders() != orders {
-			t.Error("an order was made for a port that is taken")
-		}
-		n.serves(old)
-		if err := theirs.Wait(); err != nil {
-			t.Errorf("certbot: %v\n%s", err, said.String())
-		}
-	})
+	t.Run("the port is certbot's for a while", n.portTaken)
 	t.Run("each renews its own", func(t *testing.T) {
 		live := filepath.Join(n.dir, "certbot", "live", "www.example.test")
 		mine, theirs := n.live(), n.leafOf(live)
@@ -241,4 +213,34 @@ func TestProofSideBySide(t *testing.T) {
 		}
 		n.serves(n.live())
 	})
+}
+
+// portTaken orders while certbot answers its own challenge.
+func (n *neighbours) portTaken(t *testing.T) {
+	old := n.live()
+	remove := n.ca.Fault(acmetest.Fault{Kind: acmetest.Challenge, Delay: 4 * time.Second, Count: 1})
+	defer remove()
+	theirs := n.certbot(n.certbotOrder("--email", "admin@example.test", "--no-eff-email", "--agree-tos")...)
+	var said strings.Builder
+	theirs.Stdout, theirs.Stderr = &said, &said
+	if err := theirs.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if conn, err := net.Dial("tcp", n.httpListen()); err == nil {
+			conn.Close()
+			break
+		}
+	}
+	orders := n.orders()
+	a := n.postcert("renew", "--force", "--trust", n.issuers())
+	a.t = t
+	a.want(6).says("challenge_failed").says(n.httpListen()).says("certbot (process " + strconv.Itoa(theirs.Process.Pid) + ")").says("what is served stays")
+	if n.orders() != orders {
+		t.Error("an order was made for a port that is taken")
+	}
+	n.serves(old)
+	if err := theirs.Wait(); err != nil {
+		t.Errorf("certbot: %v\n%s", err, said.String())
+	}
 }

@@ -19,7 +19,7 @@ import (
 
 // records are kept beside the generations, under the same names.
 func (a *app) records() status.Store {
-	return status.Store{Missed: a.missed, Path: func(instance, name string) (string, error) {
+	return status.Store{Missed: a.missed, Recorded: a.touch, Path: func(instance, name string) (string, error) {
 		key, err := generation.InstanceKey(instance)
 		if err != nil {
 			return "", err
@@ -212,7 +212,6 @@ func (a *app) recordStatus(s *site, r *deploy.Report, err error) {
 			up.From, up.Issued = a.from, true
 		}
 	}
-	a.touch(up.Instance, up.Name)
 	if werr := a.records().Record(up); werr != nil {
 		a.log.Warn("recording the status", "err", werr)
 	}

@@ -172,6 +172,7 @@ var remedies = map[string]string{
 	"drift_table":          "build it again: postmap -F, with the table as it is named; then: postfix reload",
 	"deploy_refused":       "mend what it names: renew the certificate at its client, or correct the configuration; it is deployed at the next look by itself, sooner: postcert renew",
 	"expires_soon":         "look why it was not renewed: postcert history, the client's own log; or renew it now: postcert renew --force",
+	"change_running":       "ask again when it has ended: postcert status",
 	"record_unreadable":    "mend what it names; the record is made again from the history at the next change",
 	"served_differs":       "look at what answers there (ss -ltnp, the mail log); reload Postfix, then ask again; postcert history says what happened last",
 
@@ -213,6 +214,7 @@ var remedies = map[string]string{
 	"acme_canceled":        "run it again: the order is resumed",
 	"acme_failed":          "run it again with -vv to see more",
 	"acme_state_damaged":   "restore {file} from a backup, or move the directory away: the certificate is then ordered again",
+	"state_remote":         "put state_dir on a file system of this host alone",
 	"acme_state_later":     "a later postcert wrote it; use that one",
 	"ca_unreachable":       "look at the network, the directory's URL and --acme-trust; the daemon and the renewal timer try again by themselves, else run it again",
 	"ca_rate_limited":      "nothing: it is tried again when the CA allows it",

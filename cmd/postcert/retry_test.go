@@ -120,6 +120,25 @@ func TestS25Status(t *testing.T) {
 	}
 }
 
+// While a deploy is under way status does not cry that it was interrupted: it waits
+// a little, and then says what it sees, as a warning.
+func TestStatusDuringChange(t *testing.T) {
+	h := newHost(t, postfixtest.Options{Only25: true, Main: []string{"inet_protocols = ipv4"}})
+	h.postcert("install-cert", h.lineage(certtest.Leaf{})).want(0)
+	l := h.lineage(certtest.Leaf{})
+	short := h.with(testDeadline + "=500ms")
+	h.during("commit end", func() {
+		a := short.postcert("status", "--json").want(8)
+		if !a.has("change_running") || a.has("transaction_open") {
+			t.Errorf("%v", a.ids())
+		}
+		if p := guideline(t, short.postcert("status", "--nagios").want(1).stdout); p.word != "WARNING" {
+			t.Errorf("%+v", p)
+		}
+	}, "install-cert", l).want(0)
+	h.postcert("status").want(0)
+}
+
 // daysAgree compares the days of the performance data with what openssl reads in the
 // certificate.
 func (h *host) daysAgree(p plugin, lineage string) bool {

@@ -70,9 +70,10 @@ func (a *app) status(ctx context.Context, args []string, res *result) error {
 	var all []certStatus
 	for _, s := range sites {
 		some, err := a.siteStates(ctx, s, first(args), orders, res)
-		if err != nil {
+		if err != nil && len(sites) == 1 {
 			return err
 		}
+		a.blame(res, err) // and does not hide the other instances
 		all = append(all, some...)
 	}
 	bad := 0
@@ -87,7 +88,7 @@ func (a *app) status(ctx context.Context, args []string, res *result) error {
 	res.add("certificates", shown)
 	res.add("orders", orders)
 	a.staleSources(first(args), res)
-	err = a.statusHeadline(first(args), len(all), bad, orders, late, res)
+	err = a.statusHeadline(first(args), views, bad, orders, late, res)
 	if problem.From(err) == nil {
 		a.showAll(all, orders, res)
 	}
@@ -95,8 +96,12 @@ func (a *app) status(ctx context.Context, args []string, res *result) error {
 }
 
 // statusHeadline is the answer in one line.
-func (a *app) statusHeadline(name string, all, bad int, orders []orderJSON, late bool, res *result) error {
+func (a *app) statusHeadline(name string, views []*certView, bad int, orders []orderJSON, late bool, res *result) error {
+	all := len(views)
 	switch {
+	case res.status != statusOK && bad == 0:
+		res.headline = "NO: not everything could be asked."
+		return errNo
 	case all == 0 && len(orders) > 0:
 		res.headline = "NO: nothing of what is to be obtained is installed yet. Obtain it: postcert obtain"
 		return errNo
@@ -108,7 +113,7 @@ func (a *app) statusHeadline(name string, all, bad int, orders []orderJSON, late
 	case bad > 0:
 		res.headline = fmt.Sprintf("NO: %d of %d certificates not as they should be.", bad, all)
 		if all == 1 {
-			res.headline = "NO: not as it should be."
+			res.headline = fmt.Sprintf("NO: %s is not as it should be.", views[0].name)
 		}
 		return errNo
 	case late:

@@ -19,7 +19,7 @@ import (
 // those that Postfix reads from our directory, and those that are wanted and
 // that it does not read.
 func (a *app) siteStates(ctx context.Context, s *site, name string, orders []orderJSON, res *result) ([]certStatus, error) {
-	states, err := s.engine.States(ctx)
+	states, err := a.settledStates(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -57,6 +57,39 @@ func (a *app) siteStates(ctx context.Context, s *site, name string, orders []ord
 	return out, nil
 }
 
+// settle is how long status waits for a change that is under way: most take less,
+// and monitors wait ten seconds for an answer.
+const settle = 5 * time.Second
+
+// settledStates are the states of an instance, if it can be when nobody changes it.
+func (a *app) settledStates(ctx context.Context, s *site) ([]deploy.State, error) {
+	wait := settle
+	if a.seams.deadline > 0 {
+		wait = min(wait, a.seams.deadline)
+	}
+	for end := time.Now().Add(wait); ; {
+		states, err := s.engine.States(ctx)
+		busy := slices.ContainsFunc(states, func(st deploy.State) bool { return st.Busy })
+		if err != nil || !busy || time.Now().After(end) {
+			return states, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, withCause(ctx, ctx.Err())
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// underWay makes warnings of what is found while somebody changes it: nothing of it
+// lasts.
+func underWay(list problem.List) problem.List {
+	for i := range list {
+		list[i].Severity = problem.Warning
+	}
+	return append(problem.List{problem.Warn("change_running", problem.At{}, "a change is under way at this moment: what follows is of the middle of it")}, list...)
+}
+
 // wantedOnly is about a certificate that was asked for and that no parameter
 // names: its first install did not succeed, or somebody edited main.cf since.
 func (a *app) wantedOnly(ctx context.Context, s *site, rec *status.Record) certStatus {
@@ -91,7 +124,7 @@ func (a *app) stateOf(ctx context.Context, s *site, st deploy.State, rec *status
 		v.view.notAsked = "Postfix is not running"
 		no(problem.New("not_running", problem.At{File: s.instance.ConfigDirectory}, "Postfix is not running (%s): it serves nobody", s.instance.ConfigDirectory))
 	}
-	if st.Open {
+	if st.Open && !st.Busy {
 		no(problem.New("transaction_open", at, "a change was interrupted and is not settled"))
 	}
 	if st.Pair.IsZero() {
@@ -112,6 +145,12 @@ func (a *app) stateOf(ctx context.Context, s *site, st deploy.State, rec *status
 			x := o.Expectation
 			no(problem.New("served_differs", problem.At{File: st.File, Service: x.Listener.ID(), Endpoint: x.Endpoint.Address},
 				"%s on %s: %s", x.Listener.ID(), x.Endpoint.Address, presentsWords(o, st.Known)))
+		}
+	}
+	if st.Busy {
+		v.view.problems = underWay(v.view.problems)
+		for i := range v.view.listeners {
+			v.view.listeners[i].level = min(v.view.listeners[i].level, levelWarning)
 		}
 	}
 	return v
@@ -148,8 +187,11 @@ func (a *app) disagrees(ctx context.Context, s *site, st deploy.State, rec *stat
 		}
 		p := problem.New("wanted_not_installed", at, "the certificate wanted since %s (%s…) is not the installed one: %s",
 			rec.WantedSince.UTC().Format(time.DateTime), rec.Wanted[:min(16, len(rec.Wanted))], why)
-		if rec.LastError.Message == "" && len(drift) > 0 {
+		switch again := rec.RetryAt(a.now()); {
+		case rec.LastError.Message == "" && len(drift) > 0:
 			p.Remedy = drift[0].Remedy
+		case !again.IsZero() && rec.Retry == rec.Wanted:
+			p.Remedy = "mend the cause; it is deployed again by itself, where the daemon or a timer runs, " + when(again, a.now()) + "; sooner: postcert renew"
 		}
 		out = append(out, p)
 	}
@@ -178,8 +220,8 @@ func (a *app) noPass(name string) problem.List {
 func (a *app) waiting(rec *status.Record) problem.List {
 	switch {
 	case rec.Refused != nil:
-		return problem.List{problem.New("deploy_refused", problem.At{}, "what is to be served next is refused since %s, and is not tried again until the pair or the configuration changes: %s",
-			rec.Refused.Since.UTC().Format(time.DateTime), rec.Refused.Message)}
+		return problem.List{problem.New("deploy_refused", problem.At{}, "what is to be served next is refused since %s (%s), and is not tried again until the pair or the configuration changes: %s",
+			rec.Refused.Since.UTC().Format(time.DateTime), rec.Refused.ID, rec.Refused.Message)}
 	case rec.NextAttempt.IsZero():
 		return nil
 	case rec.Retry == "":
@@ -267,8 +309,11 @@ func (a *app) nextOf(rec *status.Record, v *certView, orders []orderJSON) eventV
 	if c, err := a.conf.Certificate(v.name); err == nil && c.Source == config.SourceWatch {
 		return eventView{words: "deployed when another client renews it in " + c.Lineage}
 	}
-	if v.life.until.IsZero() {
+	switch {
+	case v.life.until.IsZero():
 		return eventView{words: "nothing by itself"}
+	case now.After(v.life.until):
+		return eventView{words: "nothing by itself: install another one now"}
 	}
 	return eventView{words: "nothing by itself: install the next one before " + v.life.until.UTC().Format(time.DateOnly)}
 }

@@ -46,7 +46,9 @@ func (e eventView) say(now time.Time) string {
 	return when(e.at, now) + ": " + e.words
 }
 
-func (v *certView) agrees() bool { return len(v.problems.Errors()) == 0 }
+func (v *certView) agrees() bool {
+	return len(v.problems.Errors()) == 0 && !v.problems.Has("change_running")
+}
 
 // few is up to how many certificates each gets a paragraph; more of those that are
 // as they should be share a table, unless more is asked for.
@@ -115,7 +117,7 @@ func (a *app) showCert(v *certView, now time.Time) {
 	}
 	a.showListeners(v.listeners, now)
 	if v.last.words != "" {
-		t.printf("  last         %s\n", v.last.say(now))
+		t.printf("  last         %s\n", shorten(v.last.say(now), 118))
 	}
 	if v.next.words != "" {
 		t.printf("  next         %s\n", v.next.say(now))

@@ -304,6 +304,17 @@ func TestMetrics(t *testing.T) {
 	want[`postcert_failures_total{id="names_shrunk"}`] = "1"
 	delete(want, "postcert_failures_total")
 	check(text())
+	h.scraped(func(body string) {
+		delete(want, `postcert_failures_total{id="names_shrunk"}`) // it may have tried again
+		check(body)
+	})
+}
+
+// scraped starts the daemon and asks it for its metrics. Then it moves the listener,
+// and closes it, without a restart.
+func (h *told) scraped(look func(body string)) {
+	t := h.t
+	t.Helper()
 	a := &acmeHost{host: h.host}
 	if err := os.Link(h.trust, a.issuers()); err != nil {
 		t.Fatal(err)
@@ -316,9 +327,7 @@ func TestMetrics(t *testing.T) {
 	}
 	body, _ := io.ReadAll(r.Body)
 	r.Body.Close()
-	delete(want, `postcert_failures_total{id="names_shrunk"}`) // it may have tried again
-	check(string(body))
-	// Another address is taken over without a restart, and none closes it.
+	look(string(body))
 	h.configure("notify: none\nmetrics: {listen: \"[::1]:9940\"}\n")
 	d.signal(syscall.SIGHUP)
 	d.says("listen=[::1]:9940", 20*time.Second)
@@ -370,6 +379,57 @@ func TestS45Told(t *testing.T) {
 	h.pf.Reload()
 	h.at(50 * time.Hour)
 	h.renew().want(0)
+	if m := h.mails(2)[1]; !strings.Contains(m.subject(), "over: ") {
+		t.Errorf("the subject is %q", m.subject())
+	}
+}
+
+// A daemon that is started again and again, and makes a pass that fails each time,
+// sends one mail; and it is one of its processes that sends it.
+func TestToldByDaemonOnce(t *testing.T) {
+	h := newTold(t, "")
+	h.renew().want(0)
+	h.fails()
+	a := &acmeHost{host: h.host}
+	if err := os.Link(h.trust, a.issuers()); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 5 {
+		h.at(time.Duration(n) * 3 * time.Hour)
+		if err := os.RemoveAll(filepath.Join(h.state, "turns")); err != nil {
+			t.Fatal(err)
+		}
+		d := a.daemon("--config", h.conf)
+		d.says("id=names_shrunk", 20*time.Second)
+		d.says("name="+hostName+" status=3", 20*time.Second)
+		d.ends(10 * time.Second)
+	}
+	h.mails(1)
+	if l := h.lines(1); len(l) != 1 {
+		t.Errorf("the mail log: %q", l)
+	}
+}
+
+// S40, S41: certbot calls the hook and forgets how it ended: postmaster knows. That
+// the hook has nothing to do with another lineage closes nothing and tells nobody;
+// the next good renewal closes it.
+func TestS40ToldByHook(t *testing.T) {
+	h := newTold(t, "")
+	hook := func(lineage string) answer {
+		return h.with("RENEWED_LINEAGE="+lineage, "RENEWED_DOMAINS="+hostName).postcert("hook", "--config", h.conf)
+	}
+	hook(h.lineage).want(0)
+	h.fails()
+	if a := hook(h.lineage); a.status == 0 {
+		t.Errorf("exit status 0\n%s%s", a.stdout, a.stderr)
+	}
+	if m := h.mails(1)[0]; !strings.Contains(m.subject(), ": "+hostName+": ") || !strings.Contains(m.subject(), "failed") {
+		t.Errorf("the subject is %q", m.subject())
+	}
+	hook(h.host.lineage(certtest.Leaf{Names: []string{"other.example.test"}})).want(0)
+	h.mails(1)
+	h.mends()
+	hook(h.lineage).want(0)
 	if m := h.mails(2)[1]; !strings.Contains(m.subject(), "over: ") {
 		t.Errorf("the subject is %q", m.subject())
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"postcert/acme"
@@ -35,13 +36,82 @@ func (w wish) reads() keypair.Source {
 	return lineage.In(w.lineage, w.name)
 }
 
-// seen is what the files of another client hold now. No key is read for it.
-func (w wish) seen() status.Seen {
+// glimpse is a look at the files of another client: where they are, and what they
+// hold now.
+type glimpse struct {
+	src  keypair.Source
+	seen status.Seen
+}
+
+// look has a look at the files of another client. No key is read for it.
+func (w wish) look() glimpse {
 	if !w.foreign() {
-		return status.Seen{}
+		return glimpse{}
 	}
 	src := w.reads()
-	return status.Seen{Look: lineage.LookAt(src, nil).Sum, Content: lineage.Content(src)}
+	return glimpse{src, status.Seen{Look: lineage.LookAt(src, nil).Sum, Content: lineage.Content(src)}}
+}
+
+// seen is what the files of another client hold now.
+func (w wish) seen() status.Seen { return w.look().seen }
+
+// lookLimit is how long the daemon waits for the file system of another client: a
+// network file system whose server is gone does not answer for hours.
+const lookLimit = 5 * time.Second
+
+// looks are made beside the daemon's loop, so that a file system which does not
+// answer keeps no other certificate from being renewed.
+type looks struct {
+	limit time.Duration
+	look  func(w wish) glimpse
+
+	mu   sync.Mutex
+	busy map[string]bool // by certificate
+}
+
+func newLooks() *looks {
+	return &looks{limit: lookLimit, look: wish.look, busy: map[string]bool{}}
+}
+
+// at has a look; false if there is no answer.
+func (l *looks) at(w wish) (glimpse, bool) {
+	l.mu.Lock()
+	busy := l.busy[w.name]
+	l.busy[w.name] = true
+	l.mu.Unlock()
+	if busy {
+		return glimpse{}, false
+	}
+	answer := make(chan glimpse, 1)
+	go func() {
+		s := l.look(w)
+		l.mu.Lock()
+		l.busy[w.name] = false
+		l.mu.Unlock()
+		answer <- s
+	}()
+	timer := time.NewTimer(l.limit)
+	defer timer.Stop()
+	select {
+	case s := <-answer:
+		return s, true
+	case <-timer.C:
+		return glimpse{}, false
+	}
+}
+
+// lookAt has a look at the files of another client. If there is no answer, what
+// the last pass saw of them counts, so that nothing is due because of it.
+func (a *app) lookAt(w wish, turn status.Turn) glimpse {
+	if a.looks == nil {
+		return w.look()
+	}
+	s, ok := a.looks.at(w)
+	if !ok {
+		a.log.Warn("the file system does not answer", "name", w.name, "lineage", w.lineage)
+		s.seen = turn.Seen
+	}
+	return s
 }
 
 // settled reads another client's pair; a test writes right after it.
@@ -69,14 +139,14 @@ func (a *app) readLive(ctx context.Context, w wish, live pairFiles, turn *status
 	return *p, warnings, nil
 }
 
-// watchedDue is when the files of another client need a pass, zero if they do not,
+// due is when the files of another client need a pass, zero if they do not,
 // and why.
-func (w wish) watchedDue(turn status.Turn, now time.Time) (time.Time, string) {
-	switch seen := w.seen(); {
+func (s glimpse) due(turn status.Turn, now time.Time) (time.Time, string) {
+	switch seen := s.seen; {
 	case turn.Seen.Changed(seen) && seen.Content != turn.Seen.Content && seen.Content != "":
-		return now, "another certificate in " + filepath.Dir(w.reads().Cert)
+		return now, "another certificate in " + filepath.Dir(s.src.Cert)
 	case turn.Seen.Changed(seen):
-		return now, "a change in " + filepath.Dir(w.reads().Cert)
+		return now, "a change in " + filepath.Dir(s.src.Cert)
 	case turn.Seen.Open:
 		return now, "a pass that did not end"
 	case turn.Seen.Refused:

@@ -51,7 +51,7 @@ func TestWatchedDue(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			turn := tt.turn(list[0].seen())
+			turn := tt.turn(list[0].look().seen)
 			turn.Version, turn.Name = status.Version, hostName
 			if !turn.Began.IsZero() {
 				turn.Began, turn.Ended = now, now
@@ -90,7 +90,7 @@ func TestWatchedDue(t *testing.T) {
 // reopen leaves a pass that has begun, five minutes before the next may.
 func reopen(t *testing.T, d *desk, w wish, now time.Time) {
 	t.Helper()
-	seen := w.seen()
+	seen := w.look().seen
 	seen.Open = true
 	if _, err := d.a.turns().BeginWith(w.name, seen, now, func(int) time.Duration { return 5 * time.Minute }); err != nil {
 		t.Fatal(err)
@@ -129,7 +129,7 @@ func TestFreshIsNotLeftAlone(t *testing.T) {
 	d := newDesk(t, t.TempDir())
 	now := d.a.now()
 	turn := status.Turn{Name: hostName, Began: now, Ended: now}
-	rec := &status.Record{Name: hostName, Issued: "leaf", Wanted: "leaf"}
+	rec := &status.Record{Name: hostName, Issued: "leaf", Wanted: "leaf", Served: &status.Served{Time: now, Agrees: true}}
 	for _, fresh := range []bool{true, false} {
 		left := d.a.leaveAlone(rec, "leaf", "", turn, passOptions{reason: "renew", scheduled: true, fresh: fresh})
 		if (left == "") != fresh {
@@ -169,5 +169,40 @@ func TestRenewedAfterRead(t *testing.T) {
 	}
 	if tasks, _, err := d.a.due(time.Now()); err != nil || !strings.HasPrefix(tasks[0].Why, "another certificate") {
 		t.Errorf("due: %+v, %v", tasks, err)
+	}
+}
+
+// A file system that does not answer holds up the daemon once, for a moment, and
+// makes nothing due; when it answers again, it is looked at again.
+func TestLooksDoNotWait(t *testing.T) {
+	ca := certtest.NewCA(t, certtest.Authority{}).Intermediate(t, certtest.Authority{})
+	dir := t.TempDir()
+	ca.Leaf(t, certtest.Leaf{Names: []string{hostName}}).WriteFiles(t, dir)
+	d := newDesk(t, dir)
+	hang := make(chan struct{})
+	d.a.looks = newLooks()
+	d.a.looks.limit = 50 * time.Millisecond
+	d.a.looks.look = func(w wish) glimpse { <-hang; return w.look() }
+	now := time.Now()
+	turn := status.Turn{Version: status.Version, Name: hostName, Began: now, Seen: status.Seen{Content: "old", Look: "old"}}
+	if err := d.a.turns().End(turn, now, false); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		if tasks, sources, _ := d.a.due(now); len(sources) > 0 || tasks[0].Why != "daily proof" {
+			t.Fatalf("due: %+v", tasks)
+		}
+	}
+	if took := time.Since(now); took > 500*time.Millisecond {
+		t.Errorf("waited %v", took)
+	}
+	close(hang)
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if tasks, _, _ := d.a.due(now); strings.HasPrefix(tasks[0].Why, "another certificate") {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("not looked at again")
+		}
 	}
 }

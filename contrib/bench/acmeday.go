@@ -62,10 +62,10 @@ func (i *issuing) day(ctx context.Context, n, ticks int, progress io.Writer) *da
 		fmt.Fprintf(progress, "\rtick %d of %d ", done, ticks)
 		name := names[turn%n]
 		path := turnFile(state, name)
+		begin := time.Now() // before it is gone, as the daemon may look of itself
 		if err := os.Remove(path); err != nil {
 			i.t.Fatal(err)
 		}
-		begin := time.Now()
 		for ; done < ticks*(turn+1)/out.Turns; done++ {
 			d.tick(ctx)
 		}

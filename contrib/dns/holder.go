@@ -275,7 +275,15 @@ func (h *holder) serve(conn net.Conn, broken error) {
 	if err != nil {
 		answer.Error = err.Error()
 	}
-	_ = json.NewEncoder(conn).Encode(answer) // who has asked may be gone
+	gone := json.NewEncoder(conn).Encode(answer) != nil
+	if gone && broken == nil && r.Op == "present" {
+		// Whoever asked was ended while the provider was slow, and may not have come
+		// to ask for the clean-up. If it does, there is nothing left to do.
+		r.Op = "cleanup"
+		if err := h.do(r); err != nil {
+			h.made[request{FQDN: r.FQDN, KeyAuth: r.KeyAuth}] = time.Now() // tried again at the end
+		}
+	}
 }
 
 // end takes the socket away and cleans up what is left. Who has connected and was

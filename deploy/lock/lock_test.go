@@ -180,3 +180,31 @@ func TestNotARegularFile(t *testing.T) {
 		t.Error("the link was followed")
 	}
 }
+
+// Who only asks whether the lock is held makes no file, and keeps nobody out.
+func TestHeld(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	if pid, held := Held(path); held || pid != 0 {
+		t.Errorf("no file: %d, %v", pid, held)
+	}
+	if _, err := os.Lstat(path); !os.IsNotExist(err) {
+		t.Errorf("made: %v", err)
+	}
+	l, err := Acquire(context.Background(), path, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pid, held := Held(path); !held || pid != os.Getpid() {
+		t.Errorf("held: %d, %v", pid, held)
+	}
+	if err := l.Release(); err != nil {
+		t.Fatal(err)
+	}
+	if _, held := Held(path); held {
+		t.Error("released, and held")
+	}
+	if l, err = Acquire(context.Background(), path, 0); err != nil {
+		t.Fatalf("after the question: %v", err)
+	}
+	_ = l.Release()
+}

@@ -22,7 +22,6 @@ func (r *Record) fold(u Update) {
 		r.Wanted, r.WantedSince, r.Installed, r.Generation = "", time.Time{}, "", 0
 	}
 	r.foldRetry(u)
-	r.foldFrom(u)
 	if u.Rehearsed != "" {
 		r.Rehearsed = u.Rehearsed
 	}
@@ -35,6 +34,7 @@ func (r *Record) fold(u Update) {
 			r.Generation = u.Generation
 		}
 	}
+	r.foldFrom(u)
 	if u.Exit == 0 {
 		r.LastSuccess, r.LastError = u.Time.UTC(), Failure{}
 		return

@@ -158,6 +158,9 @@ type Store struct {
 	// record of it with this id, oldest first; found is false if there is no such
 	// record, and all is returned. nil: there is no history.
 	Missed func(instance, after string) (list []Update, found bool)
+
+	// Recorded is told of each record that is written; nil: nobody is.
+	Recorded func(instance, name string)
 }
 
 // maxRecord is more than any record has, in bytes.
@@ -318,6 +321,9 @@ func (s Store) each(f func(*Record)) {
 // of the state directory, or has just released it: the last writer wins, each
 // writes a whole record, and what the other one knew is in the history.
 func (s Store) Record(u Update) error {
+	if s.Recorded != nil {
+		s.Recorded(u.Instance, u.Name)
+	}
 	r, _ := s.read(u.Instance, u.Name) // an unreadable one is replaced
 	r, folded := s.catchUp(u.Instance, u.Name, r, &u)
 	if r == nil {
