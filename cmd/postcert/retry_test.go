@@ -175,7 +175,7 @@ func TestStatusExpired(t *testing.T) {
 		status int
 		word   string
 		id     string
-	}{{70 * aDay, 0, "OK", ""}, {75 * aDay, 0, "WARNING", "expires_soon"}, {85 * aDay, 0, "CRITICAL", "expires_soon"}, {92 * aDay, 8, "CRITICAL", "cert_expired"}} {
+	}{{60 * aDay, 0, "OK", ""}, {70 * aDay, 0, "WARNING", "source_stale"}, {75 * aDay, 0, "WARNING", "expires_soon"}, {85 * aDay, 0, "CRITICAL", "expires_soon"}, {92 * aDay, 8, "CRITICAL", "cert_expired"}} {
 		h.write(clock, []byte(tt.by.String()))
 		a := later.postcert("status", "--json").want(tt.status)
 		if tt.id != "" && !a.has(tt.id) || tt.id == "" && len(a.ids()) > 0 {

@@ -46,7 +46,7 @@ var final = set(
 	// what the configuration says
 	"tls_not_enabled", "override_present", "stale_slot", "mixed_chain_file", "sni_maps_present", "client_certificate_follows",
 	"value_not_utf8", "service_unknown", "keep_differs", "name_invalid",
-	"sni_unsupported", "services_unsupported", "companions_unsupported", "also_unsupported",
+	"sni_unsupported", "services_unsupported", "companion_account", "companion_program", "also_unsupported",
 )
 
 func set(list ...string) map[string]bool {
