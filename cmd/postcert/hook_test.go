@@ -70,7 +70,7 @@ func (l *letsencrypt) turn(name string, n int) {
 func (h *host) hookCommand(env []string, args ...string) *exec.Cmd {
 	ours := []string{"hook", "--instance", h.pf.ConfigDir, "--state-dir", h.state, "--runtime-dir", h.run, "--trust", h.trust}
 	cmd := exec.Command(h.exe, append(ours, args...)...)
-	cmd.Env = append([]string{asPostcert + "=1", testDeadline + "=4s", "PATH=/usr/bin:/bin"}, env...)
+	cmd.Env = append([]string{asPostcert + "=1", testDeadline + "=4s", testSettle + "=3s", "PATH=/usr/bin:/bin"}, env...)
 	return cmd
 }
 
@@ -236,6 +236,7 @@ func TestHookForgotten(t *testing.T) {
 func TestHookRemembers(t *testing.T) {
 	h := newHost(t, postfixtest.Options{})
 	le := h.letsencrypt()
+	h.env = append(h.env, testSettle+"=3s")
 	live := le.renew(hostName, certtest.Leaf{})
 	h.certbot(live).want(0)
 	old := h.leafOf(live)
