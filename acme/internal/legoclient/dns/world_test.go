@@ -98,7 +98,7 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.came <- struct{}{}
 		<-r.Context().Done()
 		f.ended <- struct{}{}
-		return
+		panic(http.ErrAbortHandler) // to return is to answer with 200, which may still arrive
 	}
 	for name, values := range f.header {
 		w.Header()[name] = values
