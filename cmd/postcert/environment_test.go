@@ -200,7 +200,7 @@ func TestS26BareEnvironment(t *testing.T) {
 	bare := func(line string, args ...string) answer {
 		cmd := h.command(args...)
 		bare := exec.Command("/bin/sh", append([]string{"-c", line + ` && exec "$0" "$@"`, cmd.Path}, cmd.Args[1:]...)...)
-		bare.Env = []string{asPostcert + "=1", testDeadline + "=4s", "PATH=/usr/bin:/bin"}
+		bare.Env = []string{asPostcert + "=1", quickExit, testDeadline + "=4s", "PATH=/usr/bin:/bin"}
 		bare.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		return h.finish(bare)
 	}

@@ -50,7 +50,7 @@ func (h *clientHost) link(path string) string {
 func (h *clientHost) client(env []string, name string, args ...string) answer {
 	h.t.Helper()
 	cmd := exec.Command(name, args...)
-	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + h.dir, asPostcert + "=1", testDeadline + "=4s",
+	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + h.dir, asPostcert + "=1", quickExit, testDeadline + "=4s",
 		"POSTCERT_CONFIG=" + h.conf, "POSTCERT_INSTANCE=" + h.pf.ConfigDir}, env...)
 	return h.finish(cmd)
 }

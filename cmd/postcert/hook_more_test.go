@@ -94,7 +94,7 @@ func TestHookForms(t *testing.T) {
 	h.write(conf, []byte(fmt.Sprintf("state_dir: %s\nruntime_dir: %s\ntrust: [%s]\n", h.state, h.run, h.trust)))
 	dir = in("fullchain.cer", "mail.key", false)
 	sh := exec.Command("/bin/sh", "-c", `. "$0"; postcert_deploy mail "$1/mail.key" "$1/mail.cer" "$1/ca.cer" "$1/fullchain.cer"`, file, dir)
-	sh.Env = []string{asPostcert + "=1", testDeadline + "=4s", "POSTCERT_CONFIG=" + conf, "POSTCERT_INSTANCE=" + h.pf.ConfigDir}
+	sh.Env = []string{asPostcert + "=1", quickExit, testDeadline + "=4s", "POSTCERT_CONFIG=" + conf, "POSTCERT_INSTANCE=" + h.pf.ConfigDir}
 	served("acme.sh --deploy", dir, h.finish(sh))
 	h.hook(nil, "--cert", dir+"/fullchain.cer", "extra").want(2)
 	h.hook(nil).want(2).says("hook_unrecognised").says("postcert help hook")

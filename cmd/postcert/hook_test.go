@@ -70,7 +70,7 @@ func (l *letsencrypt) turn(name string, n int) {
 func (h *host) hookCommand(env []string, args ...string) *exec.Cmd {
 	ours := []string{"hook", "--instance", h.pf.ConfigDir, "--state-dir", h.state, "--runtime-dir", h.run, "--trust", h.trust}
 	cmd := exec.Command(h.exe, append(ours, args...)...)
-	cmd.Env = append([]string{asPostcert + "=1", testDeadline + "=4s", testSettle + "=3s", "PATH=/usr/bin:/bin"}, env...)
+	cmd.Env = append([]string{asPostcert + "=1", quickExit, testDeadline + "=4s", testSettle + "=3s", "PATH=/usr/bin:/bin"}, env...)
 	return cmd
 }
 
@@ -309,7 +309,7 @@ func TestHookBareEnvironment(t *testing.T) {
 	cmd := h.hookCommand(nil)
 	script := `cd "$1" && rmdir "$1" && shift && exec "$@" </dev/null`
 	full := exec.Command("/bin/sh", append([]string{"-c", script, "sh", gone}, cmd.Args...)...)
-	full.Env = []string{asPostcert + "=1", testDeadline + "=4s", "RENEWED_LINEAGE=" + live}
+	full.Env = []string{asPostcert + "=1", quickExit, testDeadline + "=4s", "RENEWED_LINEAGE=" + live}
 	h.finish(full).want(0).quiet()
 	h.serves(h.leafOf(live))
 }
@@ -328,7 +328,7 @@ func TestHookByName(t *testing.T) {
 			t.Fatal(err)
 		}
 		cmd := exec.Command(link, args...)
-		cmd.Env = append([]string{asPostcert + "=1", testDeadline + "=4s", "POSTCERT_CONFIG=" + config, "POSTCERT_INSTANCE=" + h.pf.ConfigDir}, env...)
+		cmd.Env = append([]string{asPostcert + "=1", quickExit, testDeadline + "=4s", "POSTCERT_CONFIG=" + config, "POSTCERT_INSTANCE=" + h.pf.ConfigDir}, env...)
 		return h.finish(cmd)
 	}
 	live := le.renew(hostName, certtest.Leaf{})

@@ -21,6 +21,10 @@ import (
 // interrupted only through the seams.
 const asPostcert = "POSTCERT_TEST_AS_POSTCERT"
 
+// quickExit is for each process that a test starts: one with the race detector
+// waits for a second before it ends.
+const quickExit = "GORACE=atexit_sleep_ms=0"
+
 // testDeadline shortens the proof. The other variables that interrupt a run
 // are in seams_test.go.
 const testDeadline = "POSTCERT_TEST_DEADLINE"
@@ -57,7 +61,7 @@ func actAsPostcert() {
 // clockFile makes the time of day another one by what a file says, at any moment,
 // for this process and for those that it starts as a daemon.
 func clockFile(a *app) {
-	a.seams.childEnv = []string{asPostcert + "=1", testDeadline + "=" + a.seams.deadline.String(), testSettle + "=" + a.seams.settle.String()}
+	a.seams.childEnv = []string{asPostcert + "=1", quickExit, testDeadline + "=" + a.seams.deadline.String(), testSettle + "=" + a.seams.settle.String()}
 	file := a.env[childClock]
 	if file == "" {
 		return
@@ -159,7 +163,7 @@ func (h *host) command(args ...string) *exec.Cmd {
 		args = append(args, "--trust", h.trust)
 	}
 	cmd := exec.Command(h.exe, args...)
-	cmd.Env = append([]string{asPostcert + "=1", testDeadline + "=4s", "PATH=/usr/bin:/bin"}, h.env...)
+	cmd.Env = append([]string{asPostcert + "=1", quickExit, testDeadline + "=4s", "PATH=/usr/bin:/bin"}, h.env...)
 	cmd.Stdin = bytes.NewReader(h.stdin)
 	return cmd
 }
