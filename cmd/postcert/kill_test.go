@@ -146,8 +146,8 @@ func (h *host) shows(old, next string) string {
 	return ""
 }
 
-// stateTree is the state directory without its lock, whose content tells who
-// held it last.
+// stateTree is the state directory without its locks, whose content and time tell
+// who held them last.
 func (h *host) stateTree() postfixtest.Files {
 	h.t.Helper()
 	if _, err := os.Lstat(h.state); err != nil {
@@ -155,6 +155,7 @@ func (h *host) stateTree() postfixtest.Files {
 	}
 	tree := postfixtest.Tree(h.t, h.state)
 	delete(tree, "lock")
+	delete(tree, "notify/lock")
 	return tree
 }
 
