@@ -174,7 +174,22 @@ func TestRehearseSweeps(t *testing.T) {
 	}
 }
 
-// However far a rehearsal came when it was killed, one Sweep is enough, and
+// sweepUp sweeps, and returns the rooms that are left. A process that was just
+// being started when its parent was killed has the lock of the room until it is
+// another program, so the room is somebody's for that instant.
+func sweepUp(t *testing.T, s Stage) (rooms []string) {
+	t.Helper()
+	for end := time.Now().Add(time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if err := s.Sweep(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if rooms, _ = filepath.Glob(s.RuntimeDir + "/rehearsal/*"); len(rooms) == 0 || time.Now().After(end) {
+			return rooms
+		}
+	}
+}
+
+// However far a rehearsal came when it was killed, Sweep puts an end to it, and
 // what a start in progress does after that ends it.
 func TestKilledAtAnyTime(t *testing.T) {
 	p := newProduction(t, postfixtest.Options{})
@@ -191,10 +206,7 @@ func TestKilledAtAnyTime(t *testing.T) {
 		if rooms, _ := filepath.Glob(s.RuntimeDir + "/rehearsal/*"); len(rooms) > 0 {
 			removed++
 		}
-		if err := s.Sweep(context.Background()); err != nil {
-			t.Errorf("after %d ms: %v", 3*n, err)
-		}
-		if rooms, _ := filepath.Glob(s.RuntimeDir + "/rehearsal/*"); len(rooms) > 0 {
+		if rooms := sweepUp(t, s); len(rooms) > 0 {
 			t.Errorf("after %d ms: left %v", 3*n, rooms)
 		}
 	}
