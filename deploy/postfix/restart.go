@@ -53,7 +53,7 @@ func (i Instance) Restart(ctx context.Context, old Master) error {
 
 // start runs postfix start and moves what it started out of our reach.
 func (i Instance) start(ctx context.Context, old Master) error {
-	if _, err := i.script(ctx, startTime, "start"); err != nil {
+	if err := i.startAgain(ctx); err != nil {
 		return err
 	}
 	m, err := i.Master(ctx)
@@ -67,6 +67,28 @@ func (i Instance) start(ctx context.Context, old Master) error {
 		return fmt.Errorf("postfix runs, and ends when we do: %w", err)
 	}
 	return nil
+}
+
+// startPatience is for how long a start that fails is tried again.
+const startPatience = 5 * time.Second
+
+// startAgain runs postfix start until it succeeds. The children of a master that
+// was killed keep its sockets until they notice, and until then the new one ends
+// because it cannot listen there.
+func (i Instance) startAgain(ctx context.Context) error {
+	for began := time.Now(); ; {
+		_, err := i.script(ctx, startTime, "start")
+		if err == nil || ctx.Err() != nil || time.Since(began) > startPatience {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(500 * time.Millisecond):
+		}
+		if m, merr := i.Master(ctx); merr == nil && m.Running {
+			return nil
+		}
+	}
 }
 
 // underSystemd is sd_booted(3).
