@@ -132,7 +132,11 @@ install_needs() {
 	fi
 	[ $got = 0 ] || return 1
 	if [ $named = new ] && [ -d /run/systemd/system ]; then systemctl disable --now named.service; fi
-	if [ $dovecot = new ] && [ -d /run/systemd/system ]; then systemctl disable --now dovecot.socket dovecot.service; fi
+	if [ $dovecot = new ] && [ -d /run/systemd/system ]; then
+		systemctl disable --now dovecot.socket dovecot.service
+	elif [ $dovecot = new ] && [ -x /etc/init.d/dovecot ]; then
+		/etc/init.d/dovecot stop || :
+	fi
 	if [ $running = no ]; then stop_postfix $postfix; fi
 }
 
