@@ -26,7 +26,7 @@ var remedies = map[string]string{
 	"tar_invalid":          "make it with: tar c -C DIR fullchain.pem privkey.pem",
 
 	// calls of a deploy hook
-	"hook_unrecognised":  "look at \"postcert help hook\" for how each ACME client calls it; by hand: postcert hook LINEAGE_DIR",
+	"hook_unrecognised":  "look at \"postcert help hook\" for how each ACME client calls it; by hand, with flags before the directory: postcert hook [FLAGS] LINEAGE_DIR",
 	"hook_ambiguous":     "call it with the files: postcert hook --cert FILE --key FILE",
 	"hook_incomplete":    "call it as the ACME client does, see \"postcert help hook\"; or with the files: postcert hook --cert FILE --key FILE",
 	"hook_value_refused": "look who calls it: no ACME client gives such a value; nothing was read or run",
