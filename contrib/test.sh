@@ -51,9 +51,9 @@ stage() {
 	exit 1
 }
 
-packages='postfix postfix-mysql postfix-pcre bind9 dovecot-imapd certbot lego dehydrated uacme acmetool curl openssl gcc libc6-dev acl attr patch strace procps iproute2 util-linux e2fsprogs ca-certificates prometheus'
+packages='postfix postfix-mysql postfix-pcre bind9 dovecot-imapd certbot lego dehydrated uacme acmetool curl openssl gcc libc6-dev acl attr patch strace procps iproute2 util-linux e2fsprogs ca-certificates prometheus systemd'
 [ "$form" != -long ] || packages="$packages xfsprogs btrfs-progs"
-programs='openssl named dovecot certbot lego gcc patch setfacl setfattr strace ps ip unshare mkfs.ext4 chattr promtool'
+programs='openssl named dovecot certbot lego gcc patch setfacl setfattr strace ps ip unshare mkfs.ext4 chattr promtool journalctl'
 
 installed() {
 	case $(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null) in

@@ -57,28 +57,42 @@ func (m MailLog) Send(ctx context.Context, n Notice) error {
 // tag is what our lines begin with.
 const tag = "postcert"
 
-// syslog sends one message as syslog(3) does. The socket is never waited for
-// longer than a moment: a log daemon that hangs must not hang us.
-func (m MailLog) syslog(ctx context.Context, i Item) error {
-	const facilityMail, severityError, severityInfo = 2 << 3, 3, 6
-	priority := facilityMail | severityError
+// facilityMail is the number of syslog's facility "mail" (RFC 5424, 6.2.1).
+const facilityMail = 2
+
+// severity is the number of an item's severity (RFC 5424, 6.2.1).
+func severity(i Item) int {
+	const severityError, severityInfo = 3, 6
 	if i.Phase == Ends {
-		priority = facilityMail | severityInfo
+		return severityInfo
 	}
+	return severityError
+}
+
+// logWait is how long a log daemon is waited for: one that hangs must not hang us.
+const logWait = 2 * time.Second
+
+// syslog sends one message as syslog(3) does, or where it would come to journald,
+// as that wants it.
+func (m MailLog) syslog(ctx context.Context, i Item) error {
 	path := m.Socket
 	if path == "" {
 		path = "/dev/log"
 	}
+	if native := journalSocket(path); native != "" && m.journal(ctx, native, i) == nil {
+		return nil
+	}
+	priority := facilityMail<<3 | severity(i)
 	var last error
 	for _, network := range []string{"unixgram", "unix"} {
-		d := net.Dialer{Timeout: 2 * time.Second}
+		d := net.Dialer{Timeout: logWait}
 		c, err := d.DialContext(ctx, network, path)
 		if err != nil {
 			last = err
 			continue
 		}
 		defer c.Close()
-		_ = c.SetWriteDeadline(time.Now().Add(2 * time.Second))
+		_ = c.SetWriteDeadline(time.Now().Add(logWait))
 		_, err = fmt.Fprintf(c, "<%d>%s %s[%d]: %s\n", priority, time.Now().Format(time.Stamp), tag, os.Getpid(), severityWord(i)+i.Line())
 		return err
 	}
