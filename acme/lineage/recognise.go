@@ -237,10 +237,16 @@ func lineageDirectory(in Input) (Call, error) {
 }
 
 // Named is a call that names the files: the same for every client that can be
-// told to run a command with fixed arguments. getssl: RELOAD_CMD; uacme: behind
-// "uacme issue ... &&", as it has no deploy hook; step: "step ca renew --exec";
-// certmonger: "getcert request -C", whose certificate file holds the leaf alone,
-// so that it needs --chain.
+// told to run a command with fixed arguments.
+//
+//   - getssl: RELOAD_CMD, which it hands to the shell (getssl, reload_service). It
+//     keeps fullchain.crt and DOMAIN.key below ~/.getssl/DOMAIN.
+//   - uacme: behind "uacme issue ... &&", as it has no deploy hook.
+//   - step: "step ca renew --exec", cut at each blank, without a shell
+//     (command/ca/renew.go, runExecCmd), so no path can have one. It writes leaf
+//     and intermediates to one file, and leaves the key as it is.
+//   - certmonger: "getcert request -C" (getcert-request(1)). Its certificate file
+//     holds the leaf alone, so that it needs --chain.
 func Named(in Input, src keypair.Source) (Call, error) {
 	src.Foreign = true
 	for _, p := range []struct {

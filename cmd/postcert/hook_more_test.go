@@ -65,6 +65,7 @@ func TestHookForms(t *testing.T) {
 	h.write(dir+"/leaf.pem", p.CertPEM())
 	served("lego v5", dir, h.hook(v5))
 
+	// For the sources of these forms see lineage.Named.
 	for _, client := range []struct{ name, cert, key string }{
 		{"getssl", hostName + "/fullchain.crt", hostName + "/" + hostName + ".key"},
 		{"uacme", hostName + "/cert.pem", "private/key.pem"},
