@@ -254,6 +254,15 @@ func TestCommandSeveralInstances(t *testing.T) {
 	unnamed("status", "--instance", "postfix-out", "--json").refuses(2, "instance_unknown")
 	unnamed("install-cert", h.lineage(certtest.Leaf{}), "--instance", "/etc/postfix").want(0)
 	unnamed("status").want(0).says("/etc/postfix")
+
+	// One that Postfix cannot read does not keep the others from being asked.
+	other.SetMain([]byte("this is no parameter\n"))
+	unnamed("status").want(8).says("/etc/postfix").says("config_broken").says(hostName).says("yes")
+	unnamed("history").want(3).says("config_broken").says("installed")
+	unnamed("probe").want(3).says("config_broken").says(hostName)
+	h.untouched(func() {
+		unnamed("install-cert", h.lineage(certtest.Leaf{}), "--json").refuses(3, "config_broken")
+	})
 }
 
 // Verify judges a pair and touches nothing.

@@ -34,14 +34,15 @@ func lineageFiles(dir string) pairFiles {
 // deployLive takes the live pair of a certificate to every instance that is to
 // serve it. What is served already is proven again, which changes nothing.
 func (a *app) deployLive(ctx context.Context, w wish, live pairFiles, turn *status.Turn, o passOptions, v *passJSON, res *result) error {
-	sites, err := a.sitesOf(ctx, w)
-	if err != nil || len(sites) == 0 {
-		if err == nil && !w.remembered {
+	sites, unread := a.sitesOf(ctx, w)
+	if len(sites) == 0 {
+		if unread == nil && !w.remembered {
 			res.problem(problem.Warn("not_deployed", problem.At{File: a.conf.File, Parameter: "instances"},
 				"no instance of the configuration serves %s; it is kept in %s", w.name, filepath.Dir(live.cert)))
 		}
-		return err
+		return unread
 	}
+	a.blame(res, unread)
 	for _, s := range sites {
 		s.inputs = a.inputs(s.instance.ConfigDirectory, live)
 	}
@@ -87,7 +88,8 @@ func (a *app) notRead(ctx context.Context, sites []*site, w wish, o passOptions,
 	return err
 }
 
-// sitesOf are the instances that are to serve a certificate.
+// sitesOf are the instances that are to serve a certificate. The error is of those
+// that cannot be used, and does not keep the others from it.
 func (a *app) sitesOf(ctx context.Context, w wish) ([]*site, error) {
 	list, known := a.targets(w)
 	if !known {
@@ -98,18 +100,20 @@ func (a *app) sitesOf(ctx context.Context, w wish) ([]*site, error) {
 		return []*site{s}, nil
 	}
 	var out []*site
+	var all []error
 	for _, t := range list {
 		found, err := postfix.Find(ctx, postfix.Options{
 			Instance: t.directory, CommandDirectory: a.conf.CommandDirectory, RuntimeDirectory: a.conf.RuntimeDir, Log: a.log,
 		})
 		if err != nil {
-			return nil, err
+			all = append(all, err)
+			continue
 		}
 		for _, i := range found {
 			out = append(out, a.site(ctx, i))
 		}
 	}
-	return out, nil
+	return out, errors.Join(all...)
 }
 
 // deployTo installs a pair on one instance, or proves that it is served, unless

@@ -175,6 +175,26 @@ func TestHookSeveralInstances(t *testing.T) {
 	h.untouched(func() { call(inbound).want(0).quiet() })
 	call(both).want(0).quiet()
 	h.serves(h.leafOf(both))
+	// One that Postfix cannot read does not keep the other from its renewal, and
+	// gets its own from renew when it is mended.
+	was = second()
+	main, err := os.ReadFile(other.ConfigDir + "/main.cf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.SetMain(append([]byte("this is no parameter\n"), main...))
+	both, inbound = le.renew(hostName, certtest.Leaf{Names: []string{hostName, "mx.example.test"}}), le.renew("mx.example.test", certtest.Leaf{})
+	call(both).want(3).says("config_broken")
+	h.serves(h.leafOf(both))
+	h.untouched(func() { call(inbound).want(3).says("config_broken") })
+	other.SetMain(main)
+	if second() != was {
+		t.Error("the other instance was changed")
+	}
+	h.untouched(func() { h.renewHere().want(0) })
+	if second() != h.leafOf(inbound) {
+		t.Error("the other instance was not made up for")
+	}
 }
 
 // A lineage that one service alone names, by an override, is for that service.

@@ -189,10 +189,14 @@ func (a *app) hookLineages(ctx context.Context, call lineage.Call, v *hookJSON, 
 	others := a.surelyOthers(all)
 	var sites []*site
 	if !others {
-		var err error
-		if sites, err = a.instances(ctx); err != nil {
-			a.hookLost(ctx, all, err)
+		var unread, err error
+		if sites, unread, err = a.instances(ctx); err != nil {
+			a.hookLost(ctx, all, nil, err)
 			return err
+		}
+		if unread != nil { // no reason to keep the others waiting
+			a.hookLost(ctx, all, sites, unread)
+			a.blame(res, unread)
 		}
 	}
 	for _, l := range all {
@@ -221,19 +225,24 @@ func (a *app) hookBlame(res *result, err error) {
 // hookLineage deploys one lineage wherever it is ours.
 func (a *app) hookLineage(ctx context.Context, sites []*site, l found, v *lineageJSON, res *result) error {
 	var targets []hookTarget
-	for _, s := range sites {
+	var unread []error
+	for i, s := range sites {
 		some, err := a.hookTargets(ctx, s, l)
 		if err != nil {
-			a.hookLost(ctx, []found{l}, err)
-			return err
+			a.hookLost(ctx, []found{l}, slices.Concat(sites[:i], sites[i+1:]), err)
+			unread = append(unread, err)
 		}
 		targets = append(targets, some...)
+	}
+	if len(targets) == 0 && len(unread) > 0 {
+		return errors.Join(unread...)
 	}
 	if len(targets) == 0 {
 		a.log.Debug("another's lineage", "lineage", l.String())
 		a.neverOurs(sites, l, res)
 		return nil
 	}
+	a.hookBlame(res, errors.Join(unread...))
 	v.Ours, v.Rule = true, targets[0].rule
 	left := slices.DeleteFunc(slices.Clone(targets), func(t hookTarget) bool { return t.left == "" })
 	for _, t := range left {

@@ -240,13 +240,17 @@ func (a *app) hookSaw(name string, refused bool) {
 }
 
 // hookLost remembers, for each certificate that came from one of these lineages,
-// that its deploy did not even come to a decision: Postfix could not be asked.
-func (a *app) hookLost(ctx context.Context, all []found, err error) {
+// that its deploy did not even come to a decision: Postfix could not be asked, but
+// for the instances sites.
+func (a *app) hookLost(ctx context.Context, all []found, sites []*site, err error) {
 	if a.flags.dryRun {
 		return
 	}
 	st, problems := advise(withCause(ctx, err))
 	for _, r := range a.records().All() {
+		if slices.ContainsFunc(sites, func(s *site) bool { return s.instance.ConfigDirectory == r.Instance }) {
+			continue
+		}
 		for _, l := range all {
 			if r.Released || !slices.ContainsFunc(placesOf(r), l.seen.Is) {
 				continue

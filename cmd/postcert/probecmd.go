@@ -31,7 +31,7 @@ func (a *app) probeCommand() *cobra.Command {
 			if f.keyType != "" && f.keyType != "rsa" && f.keyType != "ecdsa" {
 				return usagef("--key-type %q: use rsa or ecdsa", f.keyType)
 			}
-			list, err := a.endpoints(ctx, args, f.mx)
+			list, err := a.endpoints(ctx, args, f.mx, res)
 			if err != nil {
 				return err
 			}
@@ -52,12 +52,12 @@ func (a *app) probeCommand() *cobra.Command {
 }
 
 // endpoints are the given ones, or every listener of the instance.
-func (a *app) endpoints(ctx context.Context, args []string, mx string) ([]probe.Endpoint, error) {
+func (a *app) endpoints(ctx context.Context, args []string, mx string, res *result) ([]probe.Endpoint, error) {
 	if mx != "" {
 		return mxEndpoints(ctx, mx)
 	}
 	if len(args) == 0 {
-		return a.listenerEndpoints(ctx)
+		return a.listenerEndpoints(ctx, res)
 	}
 	var out []probe.Endpoint
 	for _, arg := range args {
@@ -146,11 +146,12 @@ func mxEndpoints(ctx context.Context, domain string) ([]probe.Endpoint, error) {
 	return out, nil
 }
 
-func (a *app) listenerEndpoints(ctx context.Context) ([]probe.Endpoint, error) {
-	sites, err := a.instances(ctx)
+func (a *app) listenerEndpoints(ctx context.Context, res *result) ([]probe.Endpoint, error) {
+	sites, unread, err := a.instances(ctx)
 	if err != nil {
 		return nil, err
 	}
+	a.blame(res, unread)
 	var out []probe.Endpoint
 	for _, s := range sites {
 		list, err := s.engine.Listeners(ctx)

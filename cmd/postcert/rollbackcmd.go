@@ -23,10 +23,11 @@ func (a *app) historyCommand() *cobra.Command {
 }
 
 func (a *app) history(ctx context.Context, args []string, res *result) error {
-	sites, err := a.instances(ctx)
+	sites, unread, err := a.instances(ctx)
 	if err != nil {
 		return err
 	}
+	a.blame(res, unread)
 	tb := &table{head: []string{"time", "name", "generation", "what", "rehearsed", "outcome"}}
 	all := []deploy.Record{}
 	for _, s := range sites {

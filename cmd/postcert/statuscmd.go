@@ -61,19 +61,20 @@ func (a *app) status(ctx context.Context, args []string, res *result) error {
 	if a.flags.nagios && a.flags.json {
 		return usagef("--nagios and --json exclude each other")
 	}
-	sites, err := a.instances(ctx)
+	sites, unread, err := a.instances(ctx)
 	if err != nil {
 		return err
 	}
+	a.notAnswered(res, unread)
 	a.readPast()
 	orders, late := a.orderStates(first(args), res)
 	var all []certStatus
 	for _, s := range sites {
 		some, err := a.siteStates(ctx, s, first(args), orders, res)
-		if err != nil && len(sites) == 1 {
+		if err != nil && len(sites) == 1 && unread == nil {
 			return err
 		}
-		a.blame(res, err) // and does not hide the other instances
+		a.notAnswered(res, err) // and does not hide the other instances
 		all = append(all, some...)
 	}
 	bad := 0
@@ -93,6 +94,19 @@ func (a *app) status(ctx context.Context, args []string, res *result) error {
 		a.showAll(all, orders, res)
 	}
 	return err
+}
+
+// notAnswered adds that one instance of several cannot be asked: then the answer is
+// no, whatever the others say.
+func (a *app) notAnswered(res *result, err error) {
+	if err == nil {
+		return
+	}
+	_, problems := advise(err)
+	for _, p := range problems {
+		res.problem(p)
+	}
+	res.status = statusNo
 }
 
 // statusHeadline is the answer in one line.

@@ -35,27 +35,30 @@ type site struct {
 	inputs   string // of a deploy that is tried again by itself: see app.inputs
 }
 
-// instances finds the Postfix instances that a command is about.
-func (a *app) instances(ctx context.Context) ([]*site, error) {
+// instances finds the Postfix instances that a command is about: all that offer
+// TLS, if none is named. unread is of those whose configuration Postfix cannot
+// read: who asks goes on with the others, and says so.
+func (a *app) instances(ctx context.Context) (sites []*site, unread, err error) {
 	found, err := postfix.Find(ctx, postfix.Options{
 		Instance: a.conf.Instance, CommandDirectory: a.conf.CommandDirectory, RuntimeDirectory: a.conf.RuntimeDir, Log: a.log,
 	})
-	if err != nil && len(found) < 2 {
-		return nil, err
+	switch list := problem.From(err); {
+	case len(found) > 0 && list.Has("config_broken"):
+		unread = err
+	case err != nil && !list.Has("instance_ambiguous"):
+		return nil, nil, err
 	}
-	// Several, and none named: those who only ask treat all.
-	var out []*site
 	for _, i := range found {
-		out = append(out, a.site(ctx, i))
+		sites = append(sites, a.site(ctx, i))
 	}
-	return out, nil
+	return sites, unread, nil
 }
 
 // oneInstance is for a command that changes: it must be told which, if there
 // are several.
 func (a *app) oneInstance(ctx context.Context) (*site, error) {
-	all, err := a.instances(ctx)
-	if err != nil {
+	all, unread, err := a.instances(ctx)
+	if err = errors.Join(err, unread); err != nil {
 		return nil, err
 	}
 	if len(all) > 1 {

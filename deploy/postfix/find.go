@@ -37,7 +37,9 @@ type Options struct {
 //     for those who treat all.
 //   - instance_unknown: the one named is not there, or its directory is stale.
 //   - postfix_missing: no postconf(1), or no main.cf.
-//   - config_broken: Postfix cannot read main.cf or master.cf, in its words.
+//   - config_broken: Postfix cannot read main.cf or master.cf, in its words. Of
+//     several instances those that it can read are listed with the error: they
+//     can be asked, but which are meant is not known.
 //
 // Secondary instances that postmulti would stumble over (a directory of
 // multi_instance_directories without main.cf) are passed over unless named.
@@ -75,7 +77,6 @@ func (i Instance) adopt(ctx context.Context) (Instance, error) {
 	if err != nil {
 		return i, err
 	}
-	i.QueueDirectory = v["queue_directory"]
 	if i.CommandDirectory == "" {
 		i.CommandDirectory = v["command_directory"]
 	}
@@ -109,7 +110,6 @@ func (i Instance) all(ctx context.Context) ([]known, error) {
 	if err != nil {
 		return nil, err
 	}
-	primary.QueueDirectory = v["queue_directory"]
 	if primary.CommandDirectory == "" {
 		primary.CommandDirectory = v["command_directory"]
 	}
@@ -164,27 +164,33 @@ func named(ctx context.Context, all []known, name string) ([]Instance, error) {
 // choose takes the enabled instances with TLS listeners.
 func choose(ctx context.Context, all []known) ([]Instance, error) {
 	var enabled, offering []Instance
+	var broken problem.List // not known whether they are meant
 	for _, k := range all {
-		if problem.From(k.err).Has("config_broken") {
-			// Not known whether it is enabled, so whether it is meant.
-			return nil, k.err
+		if list := problem.From(k.err); list.Has("config_broken") {
+			broken = append(broken, list...)
 		}
 		if k.err != nil || !k.enabled {
 			continue
 		}
 		enabled = append(enabled, k.Instance)
 	}
-	if len(enabled) == 1 {
+	if len(enabled) == 1 && len(broken) == 0 {
 		return enabled, nil // that it offers no TLS is for its plan to say
 	}
 	for _, i := range enabled {
 		s, err := i.Snapshot(ctx)
-		if err != nil {
+		if list := problem.From(err); list.Has("config_broken") {
+			broken = append(broken, list...)
+			continue
+		} else if err != nil {
 			return nil, err
 		}
 		if slices.ContainsFunc(s.Listeners(Host(ctx)), func(l cf.Listener) bool { return l.TLS }) {
 			offering = append(offering, i)
 		}
+	}
+	if len(broken) > 0 {
+		return offering, broken.Err()
 	}
 	if len(offering) == 0 {
 		offering = enabled

@@ -56,7 +56,8 @@ func TestFind(t *testing.T) {
 		{name: "by directory", others: []postfixtest.Options{{Name: "postfix-in"}}, ask: "DIR0", want: "postfix-in"},
 		{name: "no such directory", ask: "/nowhere", id: "instance_unknown", contains: "/nowhere/main.cf"},
 		{name: "no TLS anywhere, one instance", primary: []string{"smtpd_tls_security_level = none", "master_service_disable = submission.inet submissions.inet"}, want: "-"},
-		{name: "a secondary one is broken", primary: []string{enable}, others: []postfixtest.Options{{Name: "postfix-in", Main: []string{"no equals"}}}, id: "config_broken", contains: "missing '='"},
+		{name: "a secondary one is broken", primary: []string{enable}, others: []postfixtest.Options{{Name: "postfix-in", Main: []string{"no equals"}}}, want: "-", id: "config_broken", contains: "missing '='"},
+		{name: "the master.cf of a secondary one is broken", primary: []string{enable}, others: []postfixtest.Options{{Name: "postfix-in", Master: []string{"smtps inet n"}}}, want: "-", id: "config_broken", contains: "master.cf"},
 		{name: "the primary one is broken", primary: []string{"no equals"}, id: "config_broken", contains: "missing '='"},
 	}
 	for _, tt := range tests {
