@@ -150,7 +150,10 @@ func (e *Engine) differences(p *Plan, obs []Observation) problem.List {
 			out = append(out, problem.New("drift_not_reloaded", at, "%s, although file and parameters are right: Postfix was not reloaded since, or something else answers there", words))
 		}
 	}
-	return append(out, staleTables(p.Before)...)
+	for _, t := range staleTables(p.Before) {
+		out = append(out, t.problem())
+	}
+	return out
 }
 
 // fileDiffers says what a file of ours holds instead of the proven pair.

@@ -51,6 +51,13 @@ type Refresher interface {
 	Refresh(ctx context.Context) error
 }
 
+// TableBuilder is an MTA that can make the index of a lookup table again which
+// holds copies of certificates and keys.
+type TableBuilder interface {
+	// BuildTable makes it from its source, or fails and leaves it as it was.
+	BuildTable(ctx context.Context, table string) error
+}
+
 // Master is the state of an instance's master(8).
 type Master struct {
 	Running bool

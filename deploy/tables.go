@@ -1,6 +1,8 @@
 package deploy
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,8 +19,8 @@ var indexSuffixes = map[string]string{"hash": ".db", "btree": ".db", "lmdb": ".l
 // what it was made of. "postmap -F" copies keys and certificates into the index:
 // one of before a renewal goes on serving the old certificate to the clients that
 // ask for its names, and neither Postfix nor the listeners say so.
-func staleTables(s cf.Snapshot) problem.List {
-	var out problem.List
+func staleTables(s cf.Snapshot) []staleTable {
+	var out []staleTable
 	for _, table := range tables(s.Effective("", "tls_server_sni_maps")) {
 		kind, path, _ := strings.Cut(table, ":")
 		suffix := indexSuffixes[kind]
@@ -31,11 +33,45 @@ func staleTables(s cf.Snapshot) problem.List {
 			continue // Postfix says so itself
 		}
 		if newer := newerThan(index.ModTime(), path); newer != "" {
-			at := problem.At{File: path + suffix, Parameter: "tls_server_sni_maps"}
-			out = append(out, problem.New("drift_table", at, "the table %s is older than %s, which it holds a copy of: clients that ask for its names get what was there before", table, newer))
+			out = append(out, staleTable{name: kind + ":" + path, index: path + suffix, newer: newer})
 		}
 	}
 	return out
+}
+
+// staleTable is a table whose index is older than a file that it holds a copy of.
+type staleTable struct {
+	name  string // type:path
+	index string
+	newer string
+}
+
+func (t staleTable) problem() problem.Problem {
+	return problem.New("drift_table", problem.At{File: t.index, Parameter: "tls_server_sni_maps"},
+		"the table %s is older than %s, which it holds a copy of: clients that ask for its names get what was there before", t.name, t.newer)
+}
+
+// BuildTables makes the index of each stale table of tls_server_sni_maps again, and
+// returns their names. Postfix's processes notice by themselves. The error is of
+// those that cannot be built; they are as they were.
+func (e *Engine) BuildTables(ctx context.Context) (built []string, err error) {
+	builder, ok := e.MTA.(TableBuilder)
+	if !ok {
+		return nil, errors.New("the tables of this mail server cannot be built from here")
+	}
+	s, err := e.MTA.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []error
+	for _, t := range staleTables(s) {
+		if err := builder.BuildTable(ctx, t.name); err != nil {
+			all = append(all, err)
+			continue
+		}
+		built = append(built, t.name)
+	}
+	return built, errors.Join(all...)
 }
 
 func tables(value string) []string {

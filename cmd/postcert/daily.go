@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"postcert/cmd/postcert/internal/config"
@@ -31,48 +32,90 @@ func proven(rec *status.Record, leaf string) bool {
 	return rec != nil && leaf != "" && rec.Installed == leaf && rec.Wanted == leaf && rec.Retry == ""
 }
 
+// proving says on whose behalf prove asks.
+type proving struct {
+	issued    bool // it is to be served without anybody's asking
+	scheduled bool // nobody is there who has mended something
+}
+
 // prove asks whether what was proven last is still installed, configured and
 // served. What differs is told, and repaired if the configuration says so. The
-// record is written; issued tells that it is to be served without anybody's asking.
-// The report is nil if nothing could be asked.
-func (a *app) prove(ctx context.Context, s *site, rec *status.Record, issued bool, res *result) (*deploy.Report, error) {
+// record is written. The report is nil if nothing could be asked.
+func (a *app) prove(ctx context.Context, s *site, rec *status.Record, why proving, res *result) (rep *deploy.Report, repaired bool, err error) {
 	c, err := s.engine.Again(ctx, rec.Name, rec.Installed)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	c.Service = orText(c.Service, rec.Service)
 	// Whose certificate an override names, and that it is a good one, is asked of a
 	// plan that judges nothing else.
 	if c.Policy.Anchors, err = verify.LoadAnchors(append(append([]string{}, a.conf.Trust...), a.flags.trust...)); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	asked := a.change(s, c)
-	asked.Prove = true
-	rep, err := s.engine.Run(ctx, deploy.Chosen(asked), lockWait, nil)
-	if rep == nil {
-		return nil, err
-	}
-	var drift *deploy.DriftError
-	if err != nil && !errors.As(err, &drift) {
-		return rep, err
-	}
-	a.recordProbe(s, rec, issued, rep, drift)
+	c = a.change(s, c)
+	rep, drift, err := a.compared(ctx, s, rec, why, c)
 	switch {
-	case drift != nil && s.settings.Drift == config.DriftRepair:
-		return a.repair(ctx, s, a.change(s, c), drift, res)
+	case drift != nil && s.settings.Drift == config.DriftRepair && !(why.scheduled && repairFailed(rec, a.now())):
+		rep, err = a.repair(ctx, s, rec, why, c, drift, res)
+		return rep, err == nil, err
 	case drift != nil:
 		driftRemedies(drift.Differences, rec)
 		a.tellDrift(drift.Differences, problem.Error, res)
-		return rep, errNo
-	case rep.Outcome == deploy.NotVerified:
-		return rep, errNotVerified
+		return rep, false, errNo
+	case err == nil && rep.Outcome == deploy.NotVerified:
+		return rep, false, errNotVerified
 	}
-	return rep, nil
+	return rep, false, err
 }
 
-// repair installs what was proven once more.
-func (a *app) repair(ctx context.Context, s *site, c deploy.Change, drift *deploy.DriftError, res *result) (*deploy.Report, error) {
+// compared asks once whether what a change installs is there, and remembers it.
+func (a *app) compared(ctx context.Context, s *site, rec *status.Record, why proving, c deploy.Change) (*deploy.Report, *deploy.DriftError, error) {
+	c.Prove = true
+	rep, err := s.engine.Run(ctx, deploy.Chosen(c), lockWait, nil)
+	if rep == nil {
+		return nil, nil, err
+	}
+	var drift *deploy.DriftError
+	if err != nil && !errors.As(err, &drift) {
+		return rep, nil, err
+	}
+	a.recordProbe(s, rec, why.issued, rep, drift)
+	return rep, drift, nil
+}
+
+// repairAgain is how long a repair that failed is not tried again by itself: each
+// may reload Postfix twice.
+const repairAgain = 20 * time.Hour
+
+// repairFailed tells whether what differs now was tried to be repaired, not long
+// ago, and was not.
+func repairFailed(rec *status.Record, now time.Time) bool {
+	return rec.Drift != nil && rec.LastError.Exit != 0 && rec.LastError.Exit != statusBusy &&
+		rec.LastTime.After(rec.Drift.Since) && now.Before(rec.LastTime.Add(repairAgain)) && !now.Before(rec.LastTime)
+}
+
+// repair puts back what was proven: tables are built again, and where more than
+// those differs it is installed once more.
+func (a *app) repair(ctx context.Context, s *site, rec *status.Record, why proving, c deploy.Change, drift *deploy.DriftError, res *result) (*deploy.Report, error) {
 	a.tellDrift(drift.Differences, problem.Warning, res)
+	others := slices.DeleteFunc(slices.Clone(drift.Differences), func(p problem.Problem) bool { return p.ID == "drift_table" })
+	if len(others) < len(drift.Differences) {
+		built, err := s.engine.BuildTables(ctx)
+		for _, table := range built {
+			a.text.printf("  repaired     %s was built again\n", table)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if len(others) == 0 {
+		rep, drift, err := a.compared(ctx, s, rec, why, c)
+		if drift != nil {
+			a.tellDrift(drift.Differences, problem.Error, res)
+			err = errNo
+		}
+		return rep, err
+	}
 	s.engine.Progress = a.progress(s.engine.Progress)
 	rep, err := s.engine.Run(ctx, deploy.Chosen(c), lockWait, nil)
 	if rep == nil {
@@ -172,14 +215,15 @@ func (a *app) lookAfter(ctx context.Context, s *site, rec *status.Record, o pass
 		a.text.printf("  left alone   %s: %s\n", v.Instance, v.Left)
 		return v
 	}
-	rep, err := a.prove(ctx, s, rec, false, res)
+	rep, repaired, err := a.prove(ctx, s, rec, proving{scheduled: o.scheduled}, res)
+	v.Repaired = repaired
 	switch {
 	case rep == nil:
 	case rep.Outcome == deploy.Unchanged:
 		v.Agrees = true
 		a.text.printf("  served       proven on %s\n", listenerWords(rep))
-	case rep.Outcome == deploy.Installed:
-		v.Agrees, v.Repaired = true, true
+	case rep.Outcome == deploy.Installed: // again
+		v.Agrees = true
 	case errors.Is(err, errNotVerified) && !rep.Running:
 		res.problem(problem.New("not_running", problem.At{File: v.Instance}, "Postfix is not running"))
 		err = errNo

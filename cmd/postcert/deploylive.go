@@ -130,7 +130,7 @@ func (a *app) deployTo(ctx context.Context, s *site, w wish, pair keypair.Pair, 
 		return d, nil
 	}
 	if o.reason != "obtain" { // which a person asks for
-		if done, err := a.stillServed(ctx, s, rec, pair.Fingerprint(), &d, res); done {
+		if done, err := a.stillServed(ctx, s, rec, pair.Fingerprint(), o.scheduled, &d, res); done {
 			return d, err
 		}
 	}
@@ -163,12 +163,12 @@ func (a *app) deployTo(ctx context.Context, s *site, w wish, pair keypair.Pair, 
 // administrator may have meant what differs now. What was installed and never
 // verified is deployed, unless it is verified now. done is false if it is to be
 // deployed.
-func (a *app) stillServed(ctx context.Context, s *site, rec *status.Record, leaf string, d *deployJSON, res *result) (done bool, _ error) {
+func (a *app) stillServed(ctx context.Context, s *site, rec *status.Record, leaf string, scheduled bool, d *deployJSON, res *result) (done bool, _ error) {
 	unverified := rec != nil && rec.LastOutcome == string(deploy.NotVerified) && rec.Installed == leaf && rec.Wanted == leaf
 	if !proven(rec, leaf) || unverified {
 		return false, nil
 	}
-	rep, err := a.prove(ctx, s, rec, true, res)
+	rep, _, err := a.prove(ctx, s, rec, proving{issued: true, scheduled: scheduled}, res)
 	if problem.From(err).Has("generation_unknown") {
 		return false, nil
 	}

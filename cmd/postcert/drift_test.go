@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"postcert/cmd/postcert/internal/status"
 	"postcert/deploy/postfix/postfixtest"
 	"postcert/verify/certtest"
 )
@@ -199,6 +200,98 @@ func TestS45StaleTable(t *testing.T) {
 		}
 		d.renew().want(0)
 		later = later.Add(time.Minute)
+	}
+}
+
+// S45 with drift: repair, for a table: it is built again, so that openssl is shown
+// the new certificate of its name. One that cannot be built is left as it is, and
+// so is what it serves.
+func TestS45StaleTableIsRepaired(t *testing.T) {
+	d := newDrifted(t, "repair")
+	pair, table := filepath.Join(d.dir, "other.pem"), filepath.Join(d.pf.ConfigDir, "sni")
+	shown := func() string {
+		t.Helper()
+		leaf, err := postfixtest.ServedLeaf(t, postfixtest.SMTP, postfixtest.StartTLS, "-servername", "other.example.test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return leaf
+	}
+	renewed := func(age time.Duration) string {
+		postfixtest.WritePair(t, pair, "other.example.test")
+		then := time.Now().Add(-age)
+		if err := os.Chtimes(pair, then, then); err != nil {
+			t.Fatal(err)
+		}
+		return d.leafAt(pair)
+	}
+	first := renewed(3 * time.Hour)
+	d.write(table, []byte("other.example.test "+pair+"\n"))
+	old := time.Now().Add(-2 * time.Hour)
+	sh(t, "postmap -F hash:%s", table)
+	for _, path := range []string{table, table + ".db"} {
+		if err := os.Chtimes(path, old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.pf.AppendMain("tls_server_sni_maps = hash:" + table)
+	d.pf.Reload()
+	d.renew().want(0)
+	second := renewed(time.Hour)
+	if got := shown(); got != first || first == second {
+		t.Fatalf("%s is shown before the repair, want %s", got, first)
+	}
+	if a := d.renew().want(0); !a.has("drift_table") || len(a.ids()) != 1 {
+		t.Errorf("%v, want drift_table as a warning", a.ids())
+	}
+	if got := shown(); got != second {
+		t.Errorf("%s is shown after the repair, want %s", got, second)
+	}
+	if r := d.record(); r.Drift != nil || !r.Served.Agrees {
+		t.Errorf("the record: %+v %+v", r.Served, r.Drift)
+	}
+	if a := d.renew().want(0); len(a.ids()) > 0 {
+		t.Errorf("told again: %v", a.ids())
+	}
+
+	// A key that is gone.
+	d.write(table, []byte("other.example.test "+pair+"\nmore.example.test "+d.dir+"/nothing.pem\n"))
+	before := d.read(table + ".db")
+	a := d.renew().want(3)
+	if !a.has("table_unbuildable") || !a.has("drift_table") {
+		t.Errorf("%v", a.ids())
+	}
+	a.says("nothing.pem")
+	if string(d.read(table+".db")) != string(before) || shown() != second {
+		t.Error("the table was touched, or is not served any more")
+	}
+	if left, _ := filepath.Glob(filepath.Join(d.run, "*", "table*")); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// A repair that fails is told, and not tried again by itself at each turn.
+func TestS45RepairFails(t *testing.T) {
+	day := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	failed := func(exit int, since, last time.Time) *status.Record {
+		return &status.Record{LastError: status.Failure{Exit: exit}, LastTime: last, Drift: &status.Drift{Since: since}}
+	}
+	for _, tt := range []struct {
+		name string
+		rec  *status.Record
+		want bool
+	}{
+		{"no drift is known", &status.Record{LastError: status.Failure{Exit: 5}, LastTime: day}, false},
+		{"it failed an hour ago", failed(5, day.Add(-2*time.Hour), day.Add(-time.Hour)), true},
+		{"it failed yesterday", failed(5, day.Add(-50*time.Hour), day.Add(-21*time.Hour)), false},
+		{"something else failed before the drift", failed(5, day.Add(-time.Hour), day.Add(-2*time.Hour)), false},
+		{"another run was at work", failed(statusBusy, day.Add(-2*time.Hour), day.Add(-time.Hour)), false},
+		{"it succeeded", failed(0, day.Add(-2*time.Hour), day.Add(-time.Hour)), false},
+		{"the clock went back", failed(5, day.Add(time.Hour), day.Add(2*time.Hour)), false},
+	} {
+		if got := repairFailed(tt.rec, day); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
 	}
 }
 

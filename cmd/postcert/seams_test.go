@@ -427,6 +427,10 @@ func (m *worldMTA) Refresh(ctx context.Context) error {
 	return m.MTA.(deploy.Refresher).Refresh(ctx)
 }
 
+func (m *worldMTA) BuildTable(ctx context.Context, table string) error {
+	return m.MTA.(deploy.TableBuilder).BuildTable(ctx, table)
+}
+
 func (m *worldMTA) Master(ctx context.Context) (deploy.Master, error) {
 	if err := m.w.call("Master"); err != nil {
 		return deploy.Master{}, err

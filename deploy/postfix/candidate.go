@@ -83,8 +83,8 @@ func (i Instance) newCopy() (*privateCopy, error) {
 	return &privateCopy{dir: dir, lock: lock}, nil
 }
 
-// sweepCopies removes what killed runs left. It is best effort: a copy holds
-// no secret, and the next run tries again.
+// sweepCopies removes what killed runs left. It is best effort: only root can
+// enter a copy, and the next run tries again.
 func sweepCopies(parent string) {
 	dirs, err := filepath.Glob(filepath.Join(parent, candidatePrefix+"*"))
 	if err != nil {
