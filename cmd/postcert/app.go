@@ -177,6 +177,8 @@ func (a *app) runE(f action) func(*cobra.Command, []string) error {
 		err := a.begin(cmd)
 		if err == nil {
 			err = f(ctx, args, res)
+		} else if cmd.Annotations[unattended] != "" {
+			a.tellUnusable(ctx, res, err)
 		}
 		if a.flags.nagios {
 			return a.sayNagios(res, withCause(ctx, err))

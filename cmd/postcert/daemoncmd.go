@@ -38,7 +38,8 @@ const (
 func (a *app) daemonCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "daemon", Short: "renew and deploy each certificate at its time, for years", Long: daemonHelp, Example: daemonExample,
-		Args: usageArgs(cobra.NoArgs),
+		Args:        usageArgs(cobra.NoArgs),
+		Annotations: map[string]string{unattended: "yes"},
 		RunE: a.runE(func(ctx context.Context, _ []string, res *result) error {
 			return a.daemon(ctx, res)
 		}),

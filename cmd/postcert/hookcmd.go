@@ -82,7 +82,8 @@ func (a *app) hookCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "hook [LINEAGE_DIR | --cert FULLCHAIN --key PRIVKEY [--chain CHAIN] | EVENT ARG...]",
 		Short: "deploy hook of certbot, lego, acme.sh, dehydrated, acmetool and others", Long: hookHelp, Example: hookExample,
-		Args: usageArgs(cobra.ArbitraryArgs),
+		Args:        usageArgs(cobra.ArbitraryArgs),
+		Annotations: map[string]string{unattended: "yes"},
 		RunE: a.runE(a.telling(func(ctx context.Context, args []string, res *result) error {
 			return a.hook(ctx, src, args, res)
 		})),

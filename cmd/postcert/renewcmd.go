@@ -19,7 +19,8 @@ func (a *app) renewCommand() *cobra.Command {
 	o := passOptions{reason: "renew"}
 	cmd := &cobra.Command{
 		Use: "renew [NAME...]", Short: "one pass: recover, renew what is due, deploy what is not served, prove", Long: renewHelp, Example: renewExample,
-		Args: usageArgs(cobra.ArbitraryArgs),
+		Args:        usageArgs(cobra.ArbitraryArgs),
+		Annotations: map[string]string{unattended: "yes"},
 		RunE: a.runE(a.telling(func(ctx context.Context, args []string, res *result) error {
 			return a.renew(ctx, o, args, res)
 		})),

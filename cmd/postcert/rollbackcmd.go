@@ -125,7 +125,8 @@ func first(args []string) string {
 func (a *app) recoverCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "recover", Short: "settle a change that was interrupted", Long: recoverHelp,
-		Args: usageArgs(cobra.NoArgs),
+		Args:        usageArgs(cobra.NoArgs),
+		Annotations: map[string]string{unattended: "yes"},
 		RunE: a.runE(a.telling(func(ctx context.Context, _ []string, res *result) error {
 			return a.recover(ctx, res)
 		})),

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -42,6 +43,42 @@ func (a *app) telling(f action) action {
 	}
 }
 
+// unattended annotates the commands that run where nobody reads what they say: as
+// hooks, from timers, as services.
+const unattended = "unattended"
+
+// configName is under which a configuration that cannot be used is told of.
+const configName = commandPrefix + "configuration"
+
+// tellUnusable tells that a command did nothing because its configuration cannot be
+// used: nothing is renewed, deployed or looked after any more. What of it can be
+// used says whom to tell, else it is postmaster. It is over when a command can read
+// it again.
+func (a *app) tellUnusable(ctx context.Context, res *result, err error) {
+	broken := a.conf
+	conf, bad := config.WithoutFile(a.configSource())
+	if bad.Err() != nil || a.flags.dryRun {
+		return // what a person typed
+	}
+	if filepath.IsAbs(broken.StateDir) && a.flags.stateDir == "" {
+		conf.StateDir = broken.StateDir
+	}
+	names := func(word string) bool {
+		return slices.ContainsFunc(problem.From(err), func(p problem.Problem) bool { return strings.Contains(p.Message, word) })
+	}
+	if !names(": notify") {
+		conf.Notify = broken.Notify
+	}
+	conf.Instances = broken.Instances
+	a.conf = conf
+	if conf.Notify.None {
+		return
+	}
+	_, problems := advise(err)
+	a.send(ctx, res, []notify.Subject{ofConfig(broken.File, problems)})
+	a.conf = broken
+}
+
 // tell decides from the records, and from how the command ended, whether something
 // is to be said, and says it. It takes notify.Limit at most, also when a signal
 // ended the command: that an undo is incomplete must be heard.
@@ -58,9 +95,16 @@ func (a *app) tell(ctx context.Context, args []string, res *result, err error) {
 	}
 	reader := *a // of a history to which nothing is added any more
 	subjects := reader.subjects(args, res, st, append(slices.Clone(res.problems), problems...))
-	if len(subjects) == 0 {
-		return
+	if path, err := a.notifyPath("", configName); err == nil && exists(path) {
+		subjects = append(subjects, notify.Subject{Name: configName}) // it was told, and could be read
 	}
+	if len(subjects) > 0 {
+		a.send(ctx, res, subjects)
+	}
+}
+
+// send tells all targets what is new about these subjects.
+func (a *app) send(ctx context.Context, res *result, subjects []notify.Subject) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), notify.Limit+time.Second)
 	defer cancel()
 	out := sync.OnceValue(func() notify.Postfix { return a.mailOut(ctx, subjects) })
@@ -150,4 +194,9 @@ func (a *app) mailOut(ctx context.Context, subjects []notify.Subject) notify.Pos
 	}
 	p.SendmailPath, p.MaillogFile, p.Hostname = out.SendmailPath, out.MaillogFile, out.Hostname
 	return p
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }

@@ -289,6 +289,23 @@ func ofCommand(command string, st int, problems problem.List, others []notify.Su
 	return []notify.Subject{s}
 }
 
+// ofConfig is a configuration that cannot be used.
+func ofConfig(file string, problems problem.List) notify.Subject {
+	s := notify.Subject{Name: configName}
+	errs := problems.Errors()
+	if len(errs) == 0 {
+		return s
+	}
+	s.Conditions = []notify.Condition{{
+		Event: notify.Failure, ID: errs[0].ID,
+		Headline: "the configuration cannot be used, nothing is renewed or deployed (" + errs[0].ID + ")",
+		What:     errs.Error(),
+		State:    "Nothing was changed: Postfix serves what it served before.",
+		Do:       "mend it: " + file + "; ask whether it is right: postcert config check " + file + "; then: postcert renew",
+	}}
+	return s
+}
+
 // failedBefore is what ended, with this status, before it came to a deploy; nil if
 // nobody must be told: it went well, it was a question or not understood, somebody
 // stopped it, or another run was at work.

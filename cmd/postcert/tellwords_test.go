@@ -125,3 +125,57 @@ func TestToldOfExpiry(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 }
+
+// A configuration that cannot be used stops all renewals, and whoever runs as a hook
+// or from a timer says so to nobody: postmaster is told, once a day, and when it is
+// mended. A person who asks something is told on the spot.
+func TestToldUnusableConfiguration(t *testing.T) {
+	h := newTold(t, "")
+	h.renew().want(0)
+	served := h.served()
+	for name, more := range map[string]string{"unknown": "nonsense: 1\n", "not YAML": "\t{", "unusable place to tell": "notify: [{mail: 'a b'}]\n"} {
+		h.configure(more)
+		h.postcert("status", "--config", h.conf).want(2)
+		h.renew("--dry-run").want(2)
+		if m := h.read(); len(m) > 0 {
+			t.Errorf("%s: a mail at a question: %v", name, m)
+		}
+	}
+	h.configure("nonsense: 1\n")
+	h.renew().want(2)
+	first := h.mails(1)[0]
+	for _, want := range []string{"configuration", "nothing is renewed or deployed", "config_unknown"} {
+		if !strings.Contains(first.subject(), want) {
+			t.Errorf("the subject %q does not say %q", first.subject(), want)
+		}
+	}
+	if words := strings.Join(strings.Fields(first.text), " "); !strings.Contains(words, "nonsense") || !strings.Contains(words, "postcert config check "+h.conf) {
+		t.Errorf("the mail:\n%s", first.text)
+	}
+	if l := h.lines(1); len(l) != 1 || !strings.Contains(l[0], "config_unknown") {
+		t.Errorf("the mail log: %q", l)
+	}
+	h.finish(h.hookCommand([]string{"RENEWED_LINEAGE=" + h.lineage}, "--config", h.conf)).want(2)
+	h.postcert("daemon", "--config", h.conf).want(2)
+	h.postcert("recover", "--config", h.conf).want(2)
+	h.mails(1)
+	h.at(25 * time.Hour)
+	h.renew().want(2)
+	if m := h.mails(2)[1]; !strings.Contains(m.subject(), "still: ") {
+		t.Errorf("the second day: %q", m.subject())
+	}
+	if h.served() != served {
+		t.Error("something else is served")
+	}
+	h.configure("")
+	h.renew().want(0)
+	if m := h.mails(3)[2]; !strings.Contains(m.subject(), "over: ") {
+		t.Errorf("mended: %q", m.subject())
+	}
+	h.renew().want(0)
+	h.mails(3)
+	h.configure("nonsense: 1\nnotify: none\n")
+	h.at(50 * time.Hour)
+	h.renew().want(2)
+	h.mails(3)
+}

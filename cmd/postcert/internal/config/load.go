@@ -43,6 +43,14 @@ func Load(in Input) (Config, problem.List) {
 	return c, append(problems, more...)
 }
 
+// WithoutFile is the configuration in force if there were no file: flags,
+// environment and defaults. It is for what must be done although the file cannot
+// be used.
+func WithoutFile(in Input) (Config, problem.List) {
+	l := newLayers(in.Flags, in.Environment)
+	return l.build(newReader(DefaultFile), nil, nil)
+}
+
 // Check judges the file at path alone, as `postcert config check` does: neither
 // flags nor environment have a part in it, and it must exist.
 func Check(path string) problem.List {
