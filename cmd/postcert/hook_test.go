@@ -127,7 +127,7 @@ func TestHookRenewals(t *testing.T) {
 			}
 		})
 	}
-	h.postcert("status").want(0)
+	h.postcert("status").want(0).says("when it is renewed in ")
 	if got := h.postcert("history").want(0); strings.Count(got.stdout, "hook") < 10 {
 		t.Errorf("the history does not say who it was:\n%s", got.stdout)
 	}

@@ -309,6 +309,9 @@ func (a *app) nextOf(rec *status.Record, v *certView, orders []orderJSON) eventV
 	if c, err := a.conf.Certificate(v.name); err == nil && c.Source == config.SourceWatch {
 		return eventView{words: "deployed when another client renews it in " + c.Lineage}
 	}
+	if from := stillThere(rec); from != "" {
+		return eventView{words: "deployed by its client's hook, or by renew, when it is renewed in " + from}
+	}
 	switch {
 	case v.life.until.IsZero():
 		return eventView{words: "nothing by itself"}
@@ -316,6 +319,14 @@ func (a *app) nextOf(rec *status.Record, v *certView, orders []orderJSON) eventV
 		return eventView{words: "nothing by itself: install another one now"}
 	}
 	return eventView{words: "nothing by itself: install the next one before " + v.life.until.UTC().Format(time.DateOnly)}
+}
+
+// stillThere is where the pair of a certificate came from, if that is there still.
+func stillThere(rec *status.Record) string {
+	if rec == nil || rec.Released || len(placesOf(rec)) == 0 || !exists(placesOf(rec)[0]) {
+		return ""
+	}
+	return placesOf(rec)[0]
 }
 
 // listenerOf is what one listener presents, in words.
