@@ -52,6 +52,7 @@ type seams struct {
 	mta      func(deploy.MTA) deploy.MTA
 	deadline time.Duration // of the proof; 0 is the engine's own
 	settle   time.Duration // for another client's files; 0 is settleWait
+	hook     time.Duration // that a hook has; 0 is hookLimit
 	now      func() time.Time
 	childEnv []string // of the processes that the daemon starts
 }

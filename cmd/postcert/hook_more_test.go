@@ -245,11 +245,11 @@ func TestHookLate(t *testing.T) {
 	h.certbot(le.renew(hostName, certtest.Leaf{})).want(0)
 	live := le.renew(hostName, certtest.Leaf{})
 	h.untouched(func() {
-		a := h.during("plan begin", func() { time.Sleep(1200 * time.Millisecond) }, "hook", "--timeout", "1s", "--trust", h.trust, "--cert", live+"/fullchain.pem", "--key", live+"/privkey.pem")
+		a := h.with(testHook+"=1s").during("plan begin", func() { time.Sleep(1200 * time.Millisecond) }, "hook", "--trust", h.trust, "--cert", live+"/fullchain.pem", "--key", live+"/privkey.pem")
 		if a.status == 0 {
 			t.Fatal("it had no limit")
 		}
-		a.says("postcert renew")
+		a.says("not done within the 1s that a hook has").says("postcert renew")
 	})
 	h.postcert("status").want(8)
 	h.renewHere().want(0)

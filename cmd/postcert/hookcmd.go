@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -120,17 +121,18 @@ func (a *app) hook(ctx context.Context, src keypair.Source, args []string, res *
 	}
 	if a.flags.timeout == 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, hookLimit, hookLate{})
+		limit := cmp.Or(a.seams.hook, hookLimit)
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, hookLate{limit})
 		defer cancel()
 	}
 	return withCause(ctx, a.hookLineages(ctx, call, v, res))
 }
 
 // hookLate is the end of a hook's time.
-type hookLate struct{}
+type hookLate struct{ limit time.Duration }
 
-func (hookLate) Error() string {
-	return fmt.Sprintf("not done within the %s that a hook has; it is tried again by \"postcert renew\" or the daemon", hookLimit)
+func (e hookLate) Error() string {
+	return fmt.Sprintf("not done within the %s that a hook has; it is tried again by \"postcert renew\" or the daemon", e.limit)
 }
 
 // recognise understands the call.
@@ -207,7 +209,7 @@ func (a *app) hookLineages(ctx context.Context, call lineage.Call, v *hookJSON, 
 			a.log.Debug("another's lineage", "lineage", l.String())
 			continue
 		}
-		a.hookBlame(res, a.hookLineage(ctx, sites, l, one, res))
+		a.hookBlame(res, withCause(ctx, a.hookLineage(ctx, sites, l, one, res)))
 		if ctx.Err() != nil {
 			break
 		}

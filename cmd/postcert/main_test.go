@@ -29,6 +29,9 @@ const quickExit = "GORACE=atexit_sleep_ms=0"
 // are in seams_test.go.
 const testDeadline = "POSTCERT_TEST_DEADLINE"
 
+// testHook shortens the time that a hook has.
+const testHook = "POSTCERT_TEST_HOOK"
+
 // testSettle shortens the wait for files that never become a pair.
 const testSettle = "POSTCERT_TEST_SETTLE"
 
@@ -46,6 +49,8 @@ func actAsPostcert() {
 	a.seams.settle, _ = time.ParseDuration(a.env[testSettle])
 	delete(a.env, testDeadline)
 	delete(a.env, testSettle)
+	a.seams.hook, _ = time.ParseDuration(a.env[testHook])
+	delete(a.env, testHook)
 	clockFile(a)
 	done := interrupted(a)
 	pausing(a)

@@ -148,7 +148,7 @@ var remedies = map[string]string{
 	"rollback_incomplete": "follow the commands below, now",
 	"busy":                "wait for the other run, or look what it does: postcert history",
 	"interrupted":         "run it again",
-	"timeout":             "run it again with a longer --timeout",
+	"timeout":             "run it again, with a longer --timeout if one was given: postcert renew",
 	"disk_full":           makeRoom,
 	"read_only":           "remount the file system for writing and run it again",
 	"permission":          "run it as root",
