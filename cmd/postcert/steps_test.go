@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"postcert/deploy/postfix/postfixtest"
 	"postcert/verify/certtest"
@@ -227,16 +228,19 @@ func TestStepsSignal(t *testing.T) {
 }
 
 // --timeout ends a run before the commit, and has it undone after it; the undo
-// is not cut short.
+// is not cut short. How long this machine needs to come as far as that is measured.
 func TestStepsTimeout(t *testing.T) {
 	h := newHost(t, postfixtest.Options{MaxUse: 1})
 	old, lineage := h.chain(), h.lineage(certtest.Leaf{})
+	begin := time.Now()
+	h.postcert("install-cert", lineage, "--dry-run").want(0)
+	limit := max(4*time.Second, 3*time.Since(begin))
 	for _, c := range []struct {
 		event string
 		want  int
 	}{{"rehearse begin", 1}, {"reload end", 4}} {
 		h.at(c.event, func(h *host) {
-			a := h.try([]string{doAt + "=" + c.event + ": sleep 5"}, old, h.chainOf(lineage), []int{c.want}, "install-cert", lineage, "--timeout", "4s")
+			a := h.try([]string{fmt.Sprintf("%s=%s: sleep %.1f", doAt, c.event, limit.Seconds()+1)}, old, h.chainOf(lineage), []int{c.want}, "install-cert", lineage, "--timeout", limit.String())
 			a.says("--timeout")
 		})
 	}

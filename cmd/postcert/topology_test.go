@@ -54,10 +54,12 @@ func TestS23Impostor(t *testing.T) {
 }
 
 // S24: the master dies while we work: Postfix is started again, with what it
-// served before, whenever it happens.
+// served before, whenever it happens, and within the 10 s of R27.
 func TestS24MasterDies(t *testing.T) {
 	h := newHost(t, postfixtest.Options{})
+	var killed time.Time
 	kill := func() {
+		killed = time.Now()
 		if err := syscall.Kill(h.pf.MasterPID(), syscall.SIGKILL); err != nil {
 			t.Error(err)
 		}
@@ -65,10 +67,9 @@ func TestS24MasterDies(t *testing.T) {
 	first := h.served()
 	for _, event := range []string{"commit end", "reload end"} {
 		before := h.pf.Files()
-		begun := time.Now()
 		h.during(event, kill, "install-cert", h.lineage(certtest.Leaf{})).want(4)
-		if took := time.Since(begun); took > 6*time.Second {
-			t.Errorf("%s: Postfix was away for %v", event, took)
+		if away := time.Since(killed); away > 10*time.Second {
+			t.Errorf("%s: Postfix was away for %v", event, away)
 		}
 		for _, d := range postfixtest.Compare(before, h.pf.Files()) {
 			t.Errorf("changed: %s", d)
