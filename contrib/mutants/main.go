@@ -163,7 +163,9 @@ func (h *hunt) catch(m mutant) ([]byte, error) {
 	return output, m.judge(output)
 }
 
-// passes runs the test of m without a mutant, once for all who name it.
+// passes runs the test of m without a mutant, once for all who name it; and once
+// more, which is said, if it fails: that a machine was busy for a moment says nothing
+// about a mutant, and go test of the tree has no second chance.
 func (h *hunt) passes(m mutant) error {
 	binary := filepath.Join(h.work, fmt.Sprintf("%x.test", m.pkg))
 	build := h.onlyOnce(m.pkg, func() error { return h.build(m.pkg, binary) })
@@ -172,6 +174,12 @@ func (h *hunt) passes(m mutant) error {
 			return err
 		}
 		output, err := h.test(m, binary)
+		if err != nil {
+			h.mu.Lock()
+			fmt.Fprintf(h.out, "repeated  %s %s, which failed without a mutant: %v\n%s\n", m.pkg, m.test, err, tail(output, 2000))
+			h.mu.Unlock()
+			output, err = h.test(m, binary)
+		}
 		switch {
 		case err != nil:
 			return fmt.Errorf("%s fails: %w\n%s", m.test, err, output)
