@@ -104,9 +104,10 @@ func (a *app) repair(ctx context.Context, s *site, rec *status.Record, why provi
 		for _, table := range built {
 			a.text.printf("  repaired     %s was built again\n", table)
 		}
-		if err != nil {
+		if err != nil && len(others) == 0 {
 			return nil, err
 		}
+		a.blame(res, err) // and does not keep the certificate from being put back
 	}
 	if len(others) == 0 {
 		rep, drift, err := a.compared(ctx, s, rec, why, c)

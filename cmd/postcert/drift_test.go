@@ -265,6 +265,13 @@ func TestS45StaleTableIsRepaired(t *testing.T) {
 	if string(d.read(table+".db")) != string(before) || shown() != second {
 		t.Error("the table was touched, or is not served any more")
 	}
+	// It does not keep the certificate from being put back.
+	d.write(d.installed(), d.first)
+	d.pf.Reload()
+	if a := d.renew().want(3); !a.has("table_unbuildable") || !a.has("drift_file") {
+		t.Errorf("%v", a.ids())
+	}
+	d.only25(d.now)
 	if left, _ := filepath.Glob(filepath.Join(d.run, "*", "table*")); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}

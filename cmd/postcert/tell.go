@@ -56,6 +56,7 @@ const configName = commandPrefix + "configuration"
 // it again.
 func (a *app) tellUnusable(ctx context.Context, res *result, err error) {
 	broken := a.conf
+	defer func() { a.conf = broken }()
 	conf, bad := config.WithoutFile(a.configSource())
 	if bad.Err() != nil || a.flags.dryRun {
 		return // what a person typed
@@ -76,7 +77,6 @@ func (a *app) tellUnusable(ctx context.Context, res *result, err error) {
 	}
 	_, problems := advise(err)
 	a.send(ctx, res, []notify.Subject{ofConfig(broken.File, problems)})
-	a.conf = broken
 }
 
 // tell decides from the records, and from how the command ended, whether something
