@@ -24,6 +24,16 @@ var systemBundles = []string{
 	"/etc/ssl/cert.pem",                                 // Alpine
 }
 
+// SystemBundle is the file in which this host has its trust anchors.
+func SystemBundle() (path string, ok bool) {
+	for _, path := range systemBundles {
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Size() > 0 {
+			return path, true
+		}
+	}
+	return "", false
+}
+
 // maxBundle bounds a file of trust anchors, in bytes; Debian's has 220,000.
 const maxBundle = 16 << 20
 

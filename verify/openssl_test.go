@@ -86,10 +86,10 @@ type trial struct {
 	said     string
 }
 
-// TestOpenSSL judges every row by openssl too: what it refuses, in the original
+// TestProofAgreesWithOpenSSL judges every row by openssl too: what it refuses, in the original
 // or in our encoding, we never accept, and what it accepts and we refuse has one
 // of the reasons above.
-func TestOpenSSL(t *testing.T) {
+func TestProofAgreesWithOpenSSL(t *testing.T) {
 	program := need(t, "openssl")
 	start := time.Now()
 	trials := makeTrials(t)

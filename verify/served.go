@@ -45,18 +45,29 @@ func served(leaf *x509.Certificate, pol Policy) problem.List {
 // shrunk reports each name that is served now and would not be any more.
 func shrunk(leaf *x509.Certificate, measure []*x509.Certificate, pol Policy) problem.List {
 	var now []string
+	where := map[string]string{}
 	for _, c := range measure {
-		now = append(now, c.DNSNames...)
+		names := slices.Clone(c.DNSNames)
 		for _, ip := range c.IPAddresses {
-			now = append(now, ip.String())
+			names = append(names, ip.String())
 		}
+		for _, name := range names {
+			if _, seen := where[name]; !seen {
+				where[name] = pol.ServedAt[c]
+			}
+		}
+		now = append(now, names...)
 	}
 	var found problem.List
 	for _, name := range unique(now) {
 		if Covers(leaf, name) || contains(pol.Names, name) {
 			continue // names reports those of pol.Names
 		}
-		p := problem.New("names_shrunk", block(0), "the certificate served now is valid for %q, this one is not", name)
+		at, place := block(0), ""
+		if at.Endpoint = where[name]; at.Endpoint != "" {
+			place = " at " + at.Endpoint
+		}
+		p := problem.New("names_shrunk", at, "the certificate served now%s is valid for %q, this one is not", place, name)
 		if pol.AllowFewerNames || contains(pol.AllowNames, name) {
 			p.Severity = problem.Warning
 		}

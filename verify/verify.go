@@ -56,6 +56,8 @@ type Policy struct {
 	// Served are the leaves served now. One that has expired, or signed itself,
 	// sets no measure for its successor.
 	Served []*x509.Certificate
+	// ServedAt is the address:port that presents one of Served which others do not.
+	ServedAt map[*x509.Certificate]string
 
 	AllowDowngrade  bool // older than what is served: a warning
 	AllowFewerNames bool // without a name that is served now: a warning

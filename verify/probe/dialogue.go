@@ -47,6 +47,7 @@ type answer struct {
 	reason Reason
 	detail string
 	inSync bool // the server waits for a command: QUIT is in order
+	lines  []string
 }
 
 // step is a command and the phase it belongs to. The greeting is a step without
@@ -73,7 +74,7 @@ func (d *dialogue) ask(s step) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	a := answer{reason: judge(s.phase, r), detail: brief(r.String()), inSync: r.code != 421}
+	a := answer{reason: judge(s.phase, r), detail: brief(r.String()), inSync: r.code != 421, lines: r.lines}
 	switch {
 	case a.reason != OK:
 	case s.phase == Hello && !r.offers("STARTTLS"):

@@ -65,7 +65,7 @@ func viaOpenSSL(ctx context.Context, e Endpoint, r Result) Result {
 		fmt.Fprintf(e.Transcript, "* openssl %s\n", printable(strings.Join(args, " ")))
 	}
 	res, err := program.Run(ctx, program.Command{
-		Path: e.OpenSSL, Args: args, Timeout: max(limit, time.Millisecond),
+		Path: e.OpenSSL, Args: args, Env: program.NoAuthorities, Timeout: max(limit, time.Millisecond),
 		// s_client sends its input through TLS: so it leaves with QUIT, too.
 		Stdin: strings.NewReader(goodbye(e.Protocol)),
 	})

@@ -161,6 +161,10 @@ type Result struct {
 	Detail   string // the server's words, the name of the alert, or the local error
 	Phase    Phase  // how far the call came
 
+	// Extensions are the lines of the reply to EHLO before TLS, without the first;
+	// nil if there was none. Not part of the JSON.
+	Extensions []string
+
 	Chain    []*x509.Certificate // as presented, leaf first; empty if one of Raw cannot be parsed
 	Raw      [][]byte            // DER as presented; also after a handshake that failed later
 	Protocol uint16              // crypto/tls.VersionTLS12, ...; 0 if unknown

@@ -10,11 +10,11 @@ import (
 	"syscall"
 )
 
-// proxyLocal is the PROXY protocol version 2 header of a connection that the
+// ProxyLocal is the PROXY protocol version 2 header of a connection that the
 // proxy itself made: signature, version 2 and command LOCAL, address family
 // unspecified, no addresses (the PROXY protocol, section 2.2: "the connection
 // was established on purpose by the proxy without being relayed").
-const proxyLocal = "\r\n\r\n\x00\r\nQUIT\n" + "\x20\x00\x00\x00"
+const ProxyLocal = "\r\n\r\n\x00\r\nQUIT\n" + "\x20\x00\x00\x00"
 
 // Session is a conversation that reached TLS and is held open. It is not safe
 // for concurrent use.
@@ -22,6 +22,7 @@ type Session struct {
 	endpoint Endpoint
 	conn     net.Conn
 	tls      *tls.Conn
+	greeted  bool // the greeting was read, where it comes inside TLS
 }
 
 // Close says goodbye and closes the connection. It takes at most 5 seconds. A
@@ -40,16 +41,49 @@ func (s *Session) leave(ctx context.Context) {
 	defer cancel()
 	defer bind(ctx, s.conn)()
 	d := newDialogue(s.endpoint, s.tls)
-	if s.endpoint.Mode == Implicit {
-		// The greeting comes first, inside TLS. postconf(5)
-		// smtpd_forbid_unauth_pipelining: who does not wait for it is told off.
-		acknowledge(s.conn)
-		if a, err := d.ask(step{Greeting, ""}); err != nil || !a.inSync {
-			return
-		}
+	if !s.greet(d) {
+		return
 	}
 	d.quit()
 	_ = s.tls.CloseWrite()
+}
+
+// greet reads the greeting if it is still to come; where TLS comes first it is
+// inside. postconf(5) smtpd_forbid_unauth_pipelining: who does not wait for it is
+// told off. It tells whether the server takes a command.
+func (s *Session) greet(d *dialogue) bool {
+	if s.endpoint.Mode != Implicit || s.greeted {
+		return true
+	}
+	s.greeted = true
+	acknowledge(s.conn)
+	a, err := d.ask(step{Greeting, ""})
+	return err == nil && a.inSync
+}
+
+// Extensions asks an SMTP server inside TLS for its service extensions (RFC 5321
+// section 4.1.1.1) and returns the lines of its reply behind the first, such as
+// "AUTH PLAIN LOGIN". RFC 3207 section 4.2: what it said before TLS counts no
+// more. A nil Session, which openssl(1) left, cannot be asked.
+func (s *Session) Extensions(ctx context.Context) ([]string, error) {
+	if s == nil || s.conn == nil || s.endpoint.Protocol != SMTP {
+		return nil, errors.New("probe: no SMTP session to ask")
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.endpoint.Timeout)
+	defer cancel()
+	defer bind(ctx, s.conn)()
+	d := newDialogue(s.endpoint, s.tls)
+	if !s.greet(d) {
+		return nil, errors.New("probe: the server takes no command inside TLS")
+	}
+	r, err := d.askSMTP("EHLO " + ehloName)
+	if err != nil {
+		return nil, err
+	}
+	if reason := judge(Hello, r); reason != OK {
+		return nil, errors.New("probe: EHLO inside TLS: " + brief(r.String()))
+	}
+	return append([]string{}, r.lines[1:]...), nil
 }
 
 // acknowledge lets the kernel acknowledge at once what has come. After the
@@ -116,7 +150,9 @@ func converse(ctx context.Context, e Endpoint, conn net.Conn) (*Session, Result)
 	}
 	release := bind(ctx, conn)
 	defer release()
+	offered := r.Extensions
 	c, r := handshake(ctx, e, conn)
+	r.Extensions = offered
 	if c == nil {
 		return nil, r
 	}
@@ -144,7 +180,7 @@ func preamble(ctx context.Context, e Endpoint, conn net.Conn) (r Result, done bo
 // inSync tells whether the server would take another command.
 func plain(ctx context.Context, e Endpoint, conn net.Conn) (r Result, inSync bool) {
 	if e.ProxyProtocol {
-		if _, err := io.WriteString(conn, proxyLocal); err != nil {
+		if _, err := io.WriteString(conn, ProxyLocal); err != nil {
 			r.Reason, r.Detail = judgeError(ctx, err)
 			r.Phase = Greeting
 			return r, false
@@ -154,9 +190,13 @@ func plain(ctx context.Context, e Endpoint, conn net.Conn) (r Result, inSync boo
 		return Result{Reason: OK, Phase: Handshaking}, false
 	}
 	d := newDialogue(e, conn)
+	var offered []string
 	for _, s := range steps(e.Protocol) {
 		a, err := d.ask(s)
-		r = Result{Reason: a.reason, Detail: a.detail, Phase: s.phase}
+		if s.phase == Hello && len(a.lines) > 0 {
+			offered = a.lines[1:]
+		}
+		r = Result{Reason: a.reason, Detail: a.detail, Phase: s.phase, Extensions: offered}
 		if err != nil {
 			r.Reason, r.Detail = judgeError(ctx, err)
 			if s.phase == Greeting && r.Reason == Timeout && !d.in.got && !errors.Is(ctx.Err(), context.Canceled) {
