@@ -19,13 +19,21 @@ func (p *Plan) meta() generation.Meta {
 	}
 }
 
-// adopt remembers, for ever, how main.cf and master.cf named the certificate
-// before our first edit, as generation 0, so that Release can give it back.
+// adopt remembers how main.cf and master.cf named the certificate before our
+// first edit, as generation 0, so that Release can give it back. What an earlier
+// adoption remembers holds no longer if nothing of it is in use: it was released,
+// or somebody else has edited it away, and what stands there now is theirs.
 func (r *run) adopt() error {
 	if r.dry || len(r.plan.Scheme.Edits) == 0 {
 		return nil
 	}
 	_, err := r.Store.GetZero(r.plan.Instance, r.plan.Name)
+	if err == nil && !inUse(r.plan.Before, r.plan.Name) {
+		if err := r.Store.DropZero(r.plan.Instance, r.plan.Name); err != nil {
+			return err
+		}
+		err = generation.ErrNotFound
+	}
 	if err != nil && !errors.Is(err, generation.ErrNotFound) {
 		return err
 	}
@@ -44,6 +52,24 @@ func (r *run) adopt() error {
 	}
 	_, err = r.Store.Zero(r.plan.Instance, r.plan.Name, o)
 	return err
+}
+
+// inUse tells whether a parameter of main.cf or master.cf names a file of ours
+// for the certificate, whether or not its service listens.
+func inUse(s cf.Snapshot, name string) bool {
+	services := []string{""}
+	for _, svc := range s.Services {
+		services = append(services, svc.ID())
+	}
+	for _, id := range services {
+		for _, path := range certificateFiles(s, id) {
+			n, ok := nameOf(s.Dir, path)
+			if own, _, _ := strings.Cut(n, "+"); ok && (n == name || own == name) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // sweep removes what was staged for a change that did not happen.

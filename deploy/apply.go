@@ -31,6 +31,8 @@ type run struct {
 	reused   bool      // the generation was there before
 	adopting bool      // generation 0 was made for this change
 	began    time.Time // when production was first touched
+
+	masterFirst bool // master.cf is replaced and read before main.cf is: see chooseOrder
 }
 
 // Apply executes a plan: stage, rehearse, journal, commit, reload, prove,
@@ -68,8 +70,10 @@ func (r *run) close(cause error) error {
 
 // finish closes the journal of a change that is done; what it stored stays.
 func (r *run) finish() error {
-	if err := r.Store.Keep(r.plan.Instance, r.plan.Name); err != nil {
-		return err
+	if r.plan.Name != "" {
+		if err := r.Store.Keep(r.plan.Instance, r.plan.Name); err != nil {
+			return err
+		}
 	}
 	return r.close(nil)
 }
@@ -140,21 +144,24 @@ func (r *run) transact(ctx context.Context) error {
 		}
 		return err
 	}
-	if err := r.commit(ctx); err != nil {
-		return r.undo(ctx, err)
+	for _, part := range r.parts() {
+		if err := r.commit(ctx, part); err != nil {
+			return r.undo(ctx, err)
+		}
+		if !r.plan.Running.Running {
+			continue
+		}
+		if err := r.take(ctx); err != nil {
+			return r.undo(ctx, err)
+		}
 	}
 	if !r.plan.Running.Running {
 		return r.last(ctx, NotVerified)
 	}
-	if err := r.step(StepReload, func() (string, error) {
-		if err := r.tx.Mark(phaseReload); err != nil {
-			return "", err
-		}
-		return "", r.MTA.Reload(ctx)
-	}); err != nil {
-		return r.undo(ctx, err)
-	}
 	outcome, err := r.prove(ctx)
+	if err == nil {
+		err = r.ask(ctx)
+	}
 	if err != nil {
 		return r.undo(ctx, err)
 	}
@@ -223,18 +230,45 @@ func (r *run) fresh(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// commit applies the writes in order. Each state in between is serveable: the
-// file is one rename, and the configuration names it only afterwards.
-func (r *run) commit(ctx context.Context) error {
+// span is a run of writes, by their numbers: from the first to before the end.
+type span struct{ from, end int }
+
+// parts are the writes up to each reload: all of them, or first those without
+// main.cf, which is the last one where master.cf goes first.
+func (r *run) parts() []span {
+	n := len(r.writes)
+	if r.masterFirst {
+		return []span{{0, n - 1}, {n - 1, n}}
+	}
+	return []span{{0, n}}
+}
+
+// commit applies writes in order. Each state in between is serveable: the file is
+// one rename, and the configuration names it only afterwards.
+func (r *run) commit(ctx context.Context, part span) error {
 	return r.step(StepCommit, func() (string, error) {
 		if err := ctx.Err(); err != nil {
 			return "", err
 		}
-		r.began = r.now()
-		if err := r.tx.Commit(); err != nil {
+		if part.from == 0 {
+			r.began = r.now()
+		}
+		for i := part.from; i < part.end; i++ {
+			if err := r.tx.Apply(i); err != nil {
+				return "", err
+			}
+		}
+		return count(part.end-part.from, "file"), nil
+	})
+}
+
+// take lets Postfix read what was committed.
+func (r *run) take(ctx context.Context) error {
+	return r.step(StepReload, func() (string, error) {
+		if err := r.tx.Mark(phaseReload); err != nil {
 			return "", err
 		}
-		return count(len(r.writes), "file"), nil
+		return "", r.MTA.Reload(ctx)
 	})
 }
 
@@ -253,10 +287,47 @@ func (r *run) prove(ctx context.Context) (Outcome, error) {
 			return summary(r.report.Listeners), errMasterLost
 		}
 		var err error
+		if r.plan.Change.plain() && len(r.plan.Expect) == 0 {
+			return "no listener offers TLS", nil
+		}
 		outcome, err = weigh(r.report.Listeners, r.plan.Configures() || !r.report.Rehearsed.OK)
 		return summary(r.report.Listeners), err
 	})
 	return outcome, err
+}
+
+// ask asks Postfix what is in effect after a change that is about no certificate:
+// each edited parameter, and what the change itself wants to know. That a value is
+// the planned one shows that Postfix reads it from there, and that nobody has
+// written another one since.
+func (r *run) ask(ctx context.Context) error {
+	if !r.plan.Change.plain() {
+		return nil
+	}
+	return r.step(StepAsk, func() (string, error) {
+		now, err := r.MTA.Snapshot(ctx)
+		if err != nil {
+			return "", err
+		}
+		for _, ed := range r.plan.Edits {
+			if _, there := now.Service(ed.Service); ed.IsEntry() {
+				if there != (ed.New != nil) {
+					return "", fmt.Errorf("the entry %s in master.cf is not as planned any more", ed.Service)
+				}
+				continue
+			}
+			got, want := now.Effective(ed.Service, ed.Parameter), r.plan.Candidate.Effective(ed.Service, ed.Parameter)
+			if got != want {
+				return "", fmt.Errorf("in effect is %s = %s, not %q", ed.Parameter, got, want)
+			}
+		}
+		if r.plan.Change.Confirm != nil {
+			if err := r.plan.Change.Confirm(ctx, now); err != nil {
+				return "", err
+			}
+		}
+		return count(len(r.plan.Edits), "parameter") + ", " + count(len(r.plan.Change.Files), "file"), nil
+	})
 }
 
 // whileMasterLives is a context that ends when the master does: a listener that

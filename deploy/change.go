@@ -1,8 +1,10 @@
 package deploy
 
 import (
+	"context"
 	"time"
 
+	"postcert/deploy/atomicfile"
 	"postcert/deploy/postfix/cf"
 	"postcert/verify"
 	"postcert/verify/keypair"
@@ -52,11 +54,33 @@ type Change struct {
 	Release    bool // Edits give the certificate back to the files of before
 	Policy     verify.Policy
 
+	Files   []FileChange // other files, such as lookup tables: in place before main.cf names them
+	Confirm Confirmation // asked after the proof; its error undoes the change; nil: nothing more to ask
+	Auth    []string     // services that must offer AUTH inside TLS, and not before, in the rehearsal
+
 	Lineage         string   // the lineage's name, the second choice for Name
 	AdoptOverrides  bool     // change -o overrides that name a stale file
 	IgnoreListeners []string // addresses that are neither proven nor a reason to undo
 	SNI             []string // server names asked for besides none
 }
+
+// FileChange is a file without a key that is written in the same transaction as
+// the edits of main.cf: the text of a lookup table, its index, a bundle of trust
+// anchors. Before is what the caller found, and the change is refused when
+// something else stands there by then. An undo puts it back.
+type FileChange struct {
+	Path          string // absolute, symbolic links followed
+	Before, After atomicfile.State
+	Own           bool // a record of our own, which is in no diff
+}
+
+// Confirmation asks Postfix whether it has what was wanted, when the change is in
+// place and the listeners are proven. now is the configuration as it is read then.
+type Confirmation func(ctx context.Context, now cf.Snapshot) error
+
+// plain tells a change that is about no certificate: it has no name, and what the
+// listeners present is to be the same as before.
+func (c Change) plain() bool { return c.Pair.IsZero() && !c.Release }
 
 // Rehearsed tells whether the private Postfix served the candidate. In JSON it
 // is true, false, or the reason why the rehearsal did not run.

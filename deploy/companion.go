@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
 
 	"postcert/deploy/atomicfile"
 	"postcert/deploy/postfix/cf"
@@ -249,4 +253,37 @@ func (r *run) restoreCompanions(ctx context.Context, n note) {
 			r.report.Problems = append(r.report.Problems, problem.Warn("companion_reload", problem.At{Service: c.Name}, "%v", err))
 		}
 	}
+}
+
+// leaveStopped takes the companions out of an undo that do not run: at boot, before
+// they have started. They will start with the copies that the undo restores. One
+// that cannot be asked, because nothing is known to ask, is told to reload as ever.
+func (n *note) leaveStopped(ctx context.Context) {
+	asked, runs := map[string]bool{}, map[string]bool{}
+	for _, b := range n.Baseline {
+		if b.Type == companionType {
+			asked[b.Service] = true
+			runs[b.Service] = runs[b.Service] || !stopped(ctx, b.Endpoint)
+		}
+	}
+	gone := func(name string) bool { return asked[name] && !runs[name] }
+	n.Companions = slices.DeleteFunc(n.Companions, func(c companionNote) bool { return gone(c.Name) })
+	n.Baseline = slices.DeleteFunc(n.Baseline, func(b baseline) bool { return b.Type == companionType && gone(b.Service) })
+}
+
+// stopped tells that nobody listens: the connection is refused, or there is no
+// socket. Any other answer, also none, leaves it open.
+func stopped(ctx context.Context, q question) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	network := q.Network
+	if network == "" {
+		network = "tcp"
+	}
+	c, err := (&net.Dialer{}).DialContext(ctx, network, q.Address)
+	if err == nil {
+		c.Close()
+		return false
+	}
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT)
 }

@@ -16,6 +16,7 @@ const (
 	StepCommit     Step = "commit"
 	StepReload     Step = "reload"
 	StepProve      Step = "prove"
+	StepAsk        Step = "ask"       // what Postfix has in effect, of a change that is about no certificate
 	StepCompanions Step = "companion" // other daemons that serve the same certificate
 	StepConfirm    Step = "confirm"
 	StepUndo       Step = "undo"

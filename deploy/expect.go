@@ -39,8 +39,10 @@ func (p *Plan) expectation(l cf.Listener, addr, sni, keyType string) Expectation
 	if l.Implicit {
 		mode = probe.Implicit
 	}
+	_, there := p.Before.Service(l.ID())
 	return Expectation{
 		Listener: l,
+		Added:    !there,
 		Endpoint: probe.Endpoint{Network: l.Network, Address: addr, Mode: mode, ServerName: sni, KeyType: keyType, ProxyProtocol: l.Proxy},
 		New:      slices.Contains(p.Scheme.Services, l.ID()),
 		Ignore:   ignored(addr, p.Change.IgnoreListeners),
@@ -117,6 +119,9 @@ func (e *Engine) baseline(ctx context.Context, p *Plan) {
 func (p *Plan) settleExpectations() {
 	p.settled = true
 	p.Listeners = carryTLS(p.Listeners, p.Candidate, p.host)
+	if slices.ContainsFunc(p.Edits, cf.Edit.IsEntry) {
+		p.Listeners = p.Candidate.Listeners(p.host)
+	}
 	p.Expect = p.expectations(p.Candidate)
 	for i, x := range p.Expect {
 		p.Expect[i].Baseline = p.answered(x)
@@ -172,6 +177,9 @@ func unchangedChains(x Expectation, held map[string][][]byte) [][][]byte {
 // agrees tells that there is nothing to do: the files hold the pair's bytes,
 // nothing is to be edited, and every listener proves it.
 func (p *Plan) agrees() bool {
+	if p.Pair.IsZero() && p.Change.plain() {
+		return !p.Configures() && len(p.Change.Files) == 0
+	}
 	if p.Configures() || p.Pair.IsZero() || len(p.postfixOf(p.Expect)) == 0 {
 		return false
 	}

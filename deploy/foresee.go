@@ -24,7 +24,7 @@ func (e *Engine) foresee(p *Plan) {
 		p.companionsFit()
 		p.logStalls(datagramLimit())
 	}
-	if len(p.postfixOf(p.Expect)) == 0 && len(p.Problems.Errors()) == 0 && !p.Change.Release {
+	if len(p.postfixOf(p.Expect)) == 0 && len(p.Problems.Errors()) == 0 && !p.Pair.IsZero() {
 		p.Problems = append(p.Problems, problem.New("tls_not_enabled", problem.At{File: p.Instance},
 			"no listener of %s offers TLS that could be proven", p.Instance))
 	}
@@ -43,8 +43,13 @@ func (p *Plan) replaceable() {
 	for _, f := range p.Files {
 		targets = append(targets, f.Path)
 	}
+	for _, f := range p.Change.Files {
+		if f.After.Kind == atomicfile.File && !f.Own { // our own directory is made when it is needed
+			targets = append(targets, f.Path)
+		}
+	}
 	if why := p.directoryUnfit(); why != "" {
-		p.Problems = append(p.Problems, problem.New("config_not_replaceable", problem.At{File: p.ownDirectory()}, "%s %s", p.ownDirectory(), why))
+		p.Problems = append(p.Problems, problem.New("tls_directory_unfit", problem.At{File: p.ownDirectory()}, "%s %s", p.ownDirectory(), why))
 		return
 	}
 	for _, t := range targets {
@@ -99,6 +104,14 @@ const roomNeeded = 1 << 20
 // not what stands in the file now: the entry may be of today.
 func (p *Plan) survivable() {
 	p.Problems = append(p.Problems, deadly(p.Before, p.host, p.Running.PID)...)
+}
+
+// addsEntries refuses service entries at which the master would end: what it
+// survives now says nothing about an address that it does not listen at yet.
+func (p *Plan) addsEntries() {
+	if p.Running.Running && slices.ContainsFunc(p.Edits, func(e cf.Edit) bool { return e.IsEntry() && e.New != nil }) {
+		p.Problems = append(p.Problems, deadly(p.Candidate, p.host, p.Running.PID)...)
+	}
 }
 
 // deadly are the reasons for which the master with this process id (0: not

@@ -82,6 +82,7 @@ type Rehearsal struct {
 	Candidate  cf.Snapshot       // configuration after the change
 	Services   []Act             // what is asked
 	Substitute map[string]string // live path to the staged file that will replace it
+	Files      map[string][]byte // live path to what it will hold, of files without a key
 }
 
 // Act is one service of a rehearsal: what it is asked, what must come back.
@@ -89,7 +90,9 @@ type Act struct {
 	Listener cf.Listener
 	Service  cf.Service
 	SNI      []string            // server names asked for; "" is none
-	Want     map[string][][]byte // key type ("" is any) to the DER chain; nil chain: any good handshake
+	Want     map[string][][]byte // key type ("" is any) to the DER chain; nil chain: see Good
+	Good     bool                // a nil chain in Want: the handshake must be good; else it is only recorded
+	Auth     bool                // AUTH must be offered inside TLS, and not before
 }
 
 // Presented is what one act of a rehearsal brought.
@@ -101,8 +104,9 @@ type Presented struct {
 // RefusedError is a rehearsal in which the private Postfix came up and did not
 // serve what it should.
 type RefusedError struct {
-	Why string
-	Log []string // lines of the private Postfix's log
+	Why     string
+	Log     []string // lines of the private Postfix's log
+	Mixture bool     // the candidate was served; neither of its two files can be changed first
 }
 
 func (e *RefusedError) Error() string { return e.Why }

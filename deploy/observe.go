@@ -22,6 +22,7 @@ type Expectation struct {
 	Accept   [][][]byte
 	New      bool         // the service is to serve the pair of this change
 	Baseline probe.Result // what it presented before
+	Added    bool         // the change adds the service, so there was nothing before
 	Ignore   bool         // named by --ignore-listener: told, never judged
 	Sessions int          // held open at once: 3, or fewer if the service has fewer processes
 }
@@ -29,7 +30,7 @@ type Expectation struct {
 // wasBroken tells that the listener did not serve TLS before the change, so
 // that it can neither be contradicted nor demanded.
 func (x Expectation) wasBroken() bool {
-	return x.Baseline.Reason != probe.OK && x.Baseline.Reason != probe.Unreadable
+	return x.Baseline.Reason != probe.OK && x.Baseline.Reason != probe.Unreadable && !x.Added
 }
 
 // Observation is the last answer to an Expectation and what it means.

@@ -96,11 +96,13 @@ func (e *Engine) Plan(ctx context.Context, c Change) (*Plan, error) {
 	if p.Running, err = e.MTA.Master(ctx); err != nil {
 		return p, err
 	}
-	p.Name = e.chooseName(before, c)
-	if err := generation.ValidName(p.Name); err != nil {
-		return p, problem.List{problem.New("name_invalid", problem.At{}, "%v", err)}
+	if !c.plain() {
+		p.Name = e.chooseName(before, c)
+		if err := generation.ValidName(p.Name); err != nil {
+			return p, problem.List{problem.New("name_invalid", problem.At{}, "%v", err)}
+		}
+		p.Name = generation.FileName(p.Name)
 	}
-	p.Name = generation.FileName(p.Name)
 	p.Listeners = before.Listeners(e.Host)
 	p.decideScheme(e.now())
 	p.Companions = e.companions(p)
@@ -121,6 +123,13 @@ func (e *Engine) Plan(ctx context.Context, c Change) (*Plan, error) {
 	}
 	if err := e.candidate(ctx, p); err != nil {
 		return p, err
+	}
+	if p.addsEntries(); p.Problems.Err() != nil {
+		return p, p.Problems.Err()
+	}
+	if lost := p.losesTLS(p.Candidate); lost != nil && !c.plain() && !c.Release {
+		p.Problems = append(p.Problems, problem.New("tls_lost", problem.At{Service: lost.Service}, "%v", lost))
+		return p, p.Problems.Err()
 	}
 	p.settleExpectations()
 	p.Obsolete = p.obsolete()
@@ -202,7 +211,7 @@ func (p *Plan) judge(now time.Time) {
 	}
 	pol := p.Change.Policy
 	pol.At = now
-	pol.Served = p.servedLeaves(pol.Anchors, now)
+	pol.Served, pol.ServedAt = p.servedLeaves(pol.Anchors, now)
 	host := p.Before.Effective("", "myhostname")
 	if len(pol.Names) == 0 && len(pol.Served) == 0 {
 		pol.Names = []string{host}
@@ -214,22 +223,43 @@ func (p *Plan) judge(now time.Time) {
 }
 
 // servedLeaves are the trusted, unexpired leaves that the services of this
-// change present now. Only those set requirements: a self-signed or expired
-// certificate has nobody relying on it.
-func (p *Plan) servedLeaves(a verify.Anchors, now time.Time) []*x509.Certificate {
+// change present now, and where, if not everywhere. Only those set requirements:
+// a self-signed or expired certificate has nobody relying on it, and one at a
+// listener that is left out is somebody else's.
+func (p *Plan) servedLeaves(a verify.Anchors, now time.Time) ([]*x509.Certificate, map[*x509.Certificate]string) {
 	var out []*x509.Certificate
+	at := map[*x509.Certificate]string{}
 	seen := map[string]bool{}
-	for _, x := range p.Former {
+	asked := slices.DeleteFunc(slices.Clone(p.Former), func(x Expectation) bool { return !x.New || x.Ignore || len(x.Baseline.Chain) == 0 })
+	for _, x := range asked {
 		chain := x.Baseline.Chain
-		if !x.New || len(chain) == 0 || seen[x.Baseline.Leaf()] {
+		if seen[x.Baseline.Leaf()] {
 			continue
 		}
 		seen[x.Baseline.Leaf()] = true
 		if verify.Trusted(chain, a, now) == nil {
 			out = append(out, chain[0])
 		}
+		if !everywhere(asked, x.Baseline.Leaf()) {
+			at[chain[0]] = x.Endpoint.Address
+		}
 	}
-	return out
+	return out, at
+}
+
+// everywhere tells whether each address that was asked presents this leaf to at
+// least one of the questions.
+func everywhere(asked []Expectation, leaf string) bool {
+	presents := map[string]bool{}
+	for _, x := range asked {
+		presents[x.Endpoint.Address] = presents[x.Endpoint.Address] || x.Baseline.Leaf() == leaf
+	}
+	for _, yes := range presents {
+		if !yes {
+			return false
+		}
+	}
+	return true
 }
 
 // candidate edits copies of both files and lets postconf judge them. The plan
@@ -289,7 +319,7 @@ func wordsOf(ed cf.Edit) []string {
 
 func (p *Plan) planned(d cf.Difference) bool {
 	for _, ed := range p.Edits {
-		if ed.Parameter == d.Parameter && (ed.Service == d.Service || ed.Service == "") {
+		if ed.Parameter == d.Parameter && (ed.Service == d.Service || ed.Service == "") || ed.IsEntry() && ed.Service == d.Service {
 			return true
 		}
 	}
@@ -302,5 +332,6 @@ func (p *Plan) planned(d cf.Difference) bool {
 // follows tells that a parameter moved because its value, which nobody edited,
 // names an edited one.
 func (p *Plan) follows(d cf.Difference) bool {
-	return p.Change.Release && p.Before.Parameters[d.Parameter] == p.Candidate.Parameters[d.Parameter]
+	asked := p.Change.Release || p.Pair.IsZero() && len(p.Change.Edits) > 0
+	return asked && p.Before.Parameters[d.Parameter] == p.Candidate.Parameters[d.Parameter]
 }

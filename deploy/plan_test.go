@@ -231,7 +231,9 @@ func TestAgrees(t *testing.T) {
 		{"nobody was asked", func(p *Plan) { p.Expect = nil }, false},
 		{"only ignored ones", func(p *Plan) { p.Expect = []Expectation{ignored} }, false},
 		{"an edit", func(p *Plan) { p.Edits = []cf.Edit{{Parameter: "x"}} }, false},
-		{"no pair", func(p *Plan) { p.Pair = keypair.Pair{} }, false},
+		{"a release", func(p *Plan) { p.Pair, p.Change.Release = keypair.Pair{}, true }, false},
+		{"no pair, and nothing to do", func(p *Plan) { p.Pair = keypair.Pair{} }, true},
+		{"no pair, and a file", func(p *Plan) { p.Pair, p.Change.Files = keypair.Pair{}, []FileChange{{}} }, false},
 		{"a file that is not there", func(p *Plan) { p.Files = []PlannedFile{{Path: file + "x", Part: PartPostfix}} }, false},
 		{"a file with other bytes", func(p *Plan) { p.Files = []PlannedFile{{Path: file, Part: PartFullchain}} }, false},
 	}

@@ -29,6 +29,8 @@ type State struct {
 	Running    bool
 	Open       bool // an interrupted transaction waits for recover
 	Busy       bool // or it is not interrupted: somebody is at it right now
+
+	Tables problem.List // tables by server name of the instance that serve what was there before
 }
 
 // Listeners are the questions that a proof would ask now, without expecting
@@ -61,11 +63,15 @@ func (e *Engine) States(ctx context.Context) ([]State, error) {
 	if tx != nil {
 		_, busy = lock.Held(e.lockPath())
 	}
+	var tables problem.List
+	for _, t := range staleTables(s) {
+		tables = append(tables, t.problem())
+	}
 	listeners := s.Listeners(e.Host)
 	var out []State
 	for _, name := range names(s, listeners) {
 		st := e.state(s, name)
-		st.Running, st.Open, st.Busy = m.Running, tx != nil, busy
+		st.Running, st.Open, st.Busy, st.Tables = m.Running, tx != nil, busy, tables
 		if m.Running && !st.Pair.IsZero() {
 			st.Listeners = e.served(ctx, s, listeners, st)
 		}

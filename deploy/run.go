@@ -187,6 +187,9 @@ func (p *Plan) describe() string {
 	case p.Configures():
 		return count(p.listenerCount(), "listener") + ", " + count(len(p.Edits), "edit")
 	}
+	if n := len(p.Change.Files); n > 0 {
+		return count(p.listenerCount(), "listener") + ", " + count(n, "file")
+	}
 	return count(p.listenerCount(), "listener") + ", a file switch"
 }
 

@@ -8,8 +8,10 @@ import (
 	"strings"
 	"time"
 
+	"postcert/deploy/atomicfile"
 	"postcert/deploy/generation"
 	"postcert/deploy/postfix/cf"
+	"postcert/deploy/program"
 	"postcert/verify/problem"
 )
 
@@ -82,39 +84,37 @@ func (r *run) rehearses() bool {
 	return r.plan.Change.Rehearsal != RehearsalOff && r.Stage != nil
 }
 
-// rehearsals runs the rehearsal of the candidate and, if both files change,
-// that of the mixture which a process meets that starts between the two
-// replacements: the new main.cf with the overrides it already has.
+// rehearsals runs the rehearsal of the candidate and, if both files change, those
+// of what lies between, which decide in what order the files are written.
 func (r *run) rehearsals(ctx context.Context) (int, error) {
-	sub := map[string]string{}
-	for _, f := range r.plan.Files {
-		sub[f.Path] = r.gen.Postfix()
-	}
 	acts := r.plan.acts(r.plan.Candidate, false)
-	if len(acts) == 0 && r.plan.Change.Release {
-		return 0, nil // TLS was off before us, and is again
+	if len(acts) == 0 && r.plan.Pair.IsZero() {
+		return 0, nil // no service offers TLS: before us, or at all
 	}
-	seen, err := r.Stage.Rehearse(ctx, Rehearsal{Candidate: r.plan.Candidate, Services: acts, Substitute: sub})
+	seen, err := r.Stage.Rehearse(ctx, Rehearsal{Candidate: r.plan.Candidate, Services: acts, Substitute: r.substitute(), Files: r.plan.newFiles()})
 	if err != nil || !r.plan.editsBoth() {
 		return len(seen), err
 	}
-	main, _, err := cf.Apply(r.plan.Before.Main.Data, r.plan.Before.Master.Data, mainOnly(r.plan.Edits))
-	if err != nil {
-		return len(seen), err
-	}
-	mixture, err := r.MTA.Candidate(ctx, main, r.plan.Before.Master.Data)
-	if err != nil {
-		return len(seen), err
-	}
-	more, err := r.Stage.Rehearse(ctx, Rehearsal{Candidate: mixture, Services: r.plan.acts(mixture, true), Substitute: sub})
-	return len(seen) + len(more), err
+	more, err := r.chooseOrder(ctx)
+	return len(seen) + more, err
 }
 
-func mainOnly(edits []cf.Edit) []cf.Edit {
-	var out []cf.Edit
-	for _, e := range edits {
-		if e.Service == "" {
-			out = append(out, e)
+// substitute maps each file of the certificate to one that holds the pair already.
+func (r *run) substitute() map[string]string {
+	out := map[string]string{}
+	for _, f := range r.plan.Files {
+		out[f.Path] = r.gen.Postfix()
+	}
+	return out
+}
+
+// newFiles is what the further files of the change will hold: trust anchors that
+// main.cf names must be there for the private Postfix too.
+func (p *Plan) newFiles() map[string][]byte {
+	out := map[string][]byte{}
+	for _, f := range p.Change.Files {
+		if f.After.Kind == atomicfile.File && !f.Own {
+			out[f.Path] = f.After.Data
 		}
 	}
 	return out
@@ -122,13 +122,15 @@ func mainOnly(edits []cf.Edit) []cf.Edit {
 
 // editsBoth tells whether main.cf and master.cf both change.
 func (p *Plan) editsBoth() bool {
-	n := len(mainOnly(p.Edits))
-	return n > 0 && n < len(p.Edits)
+	ofMain := func(e cf.Edit) bool { return e.Service == "" }
+	ofMaster := func(e cf.Edit) bool { return !ofMain(e) }
+	return slices.ContainsFunc(p.Edits, ofMain) && slices.ContainsFunc(p.Edits, ofMaster)
 }
 
 // acts are the questions of a rehearsal: one for each service that offers TLS,
-// whether or not it has an address of its own. With any set, a good handshake
-// is enough: the mixture of two configurations may still serve the old pair.
+// whether or not it has an address of its own. With anyChain set, a good handshake
+// is enough: the mixture of two configurations may still serve the old pair, and
+// not yet have a key type that the new one adds.
 func (p *Plan) acts(s cf.Snapshot, anyChain bool) []Act {
 	var out []Act
 	for _, l := range carryTLS(p.Listeners, s, p.host) {
@@ -139,8 +141,13 @@ func (p *Plan) acts(s cf.Snapshot, anyChain bool) []Act {
 		if !ok {
 			continue
 		}
-		a := Act{Listener: l, Service: svc, SNI: p.serverNames(), Want: map[string][][]byte{}}
-		for _, kt := range p.keyTypesAfter(l.ID()) {
+		a := Act{Listener: l, Service: svc, SNI: p.serverNames(), Want: map[string][][]byte{},
+			Auth: !anyChain && slices.Contains(p.Change.Auth, l.ID()), Good: (anyChain || p.Change.plain()) && p.servedTLS(l.ID())}
+		types := p.keyTypesAfter(l.ID())
+		if anyChain && !p.Change.plain() {
+			types = []string{""}
+		}
+		for _, kt := range types {
 			a.Want[kt] = nil
 			if p.serves(l.ID()) && (kt == "" || kt == p.Pair.KeyType()) && !anyChain {
 				a.Want[kt] = rawChain(p.Pair.Chain())
@@ -149,6 +156,15 @@ func (p *Plan) acts(s cf.Snapshot, anyChain bool) []Act {
 		out = append(out, a)
 	}
 	return out
+}
+
+// servedTLS tells that a service must go on with TLS: it had it before this
+// change, as far as anybody can know, or is new.
+func (p *Plan) servedTLS(id string) bool {
+	if _, there := p.Before.Service(id); !there || !p.Running.Running {
+		return true
+	}
+	return slices.ContainsFunc(p.Former, func(x Expectation) bool { return x.Listener.ID() == id && !x.wasBroken() })
 }
 
 // slowCheck is when the time of a "postfix check" is worth a word.
@@ -166,22 +182,33 @@ func (r *run) checkLive(ctx context.Context) {
 	}
 	r.check = make(chan problem.List, 1)
 	go func() {
-		at := problem.At{File: r.plan.Instance}
 		begin := time.Now()
 		warnings, err := r.MTA.Check(ctx)
-		var out problem.List
-		if took := time.Since(begin); took > slowCheck && err == nil {
-			out = append(out, problem.Warn("postfix_check_slow", at,
-				"postfix check took %s: it looks at each file of the queue", took.Round(time.Second)))
-		}
+		took := time.Since(begin)
 		for _, w := range warnings {
 			r.logger().Info("postfix check", "warning", strings.TrimSpace(w))
 		}
-		if err != nil && ctx.Err() == nil {
-			out = append(out, problem.Warn("postfix_check", at, "%v", err))
+		if ctx.Err() != nil {
+			err = nil // it was ended with the transaction
 		}
-		r.check <- out
+		r.check <- checkWords(r.plan.Instance, took, err)
 	}()
+}
+
+// checkWords is what is worth telling of a "postfix check". One that was ended
+// has said nothing: what the log had meanwhile is of the transaction.
+func checkWords(instance string, took time.Duration, err error) problem.List {
+	at := problem.At{File: instance}
+	if e, ok := errors.AsType[*program.Error](err); ok && e.Timeout > 0 {
+		return problem.List{problem.Warn("postfix_check_slow", at, "postfix check was ended after %s: it looks at each file of the queue", e.Timeout)}
+	}
+	switch {
+	case err != nil:
+		return problem.List{problem.Warn("postfix_check", at, "%v", err)}
+	case took > slowCheck:
+		return problem.List{problem.Warn("postfix_check_slow", at, "postfix check took %s: it looks at each file of the queue", took.Round(time.Second))}
+	}
+	return nil
 }
 
 // checked waits for the end of what checkLive began, and tells what it found.

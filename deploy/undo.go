@@ -413,6 +413,9 @@ func (e *Engine) settle(ctx context.Context, n note, tx *journal.Tx) (*Report, e
 	if m, err := e.MTA.Master(ctx); err == nil && !m.Running && (n.Boot != bootID() || tx.Phase() != phaseReload) {
 		n.Running = false
 	}
+	if n.Boot != bootID() {
+		n.leaveStopped(ctx)
+	}
 	err := r.revert(ctx, n)
 	if err == nil && r.tx != nil {
 		err = r.report.Problems // to close it is what a recovery is for

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -44,6 +45,9 @@ func (e *Engine) journalFor(ctx context.Context, edits []cf.Edit) journal.Journa
 // us. An edit whose value is no longer ours is theirs now and is left.
 func withoutOurs(path string, now []byte, edits []cf.Edit) ([]byte, error) {
 	master := filepath.Base(path) == "master.cf"
+	if !master && filepath.Base(path) != "main.cf" {
+		return nil, errForeignFile
+	}
 	for i := len(edits) - 1; i >= 0; i-- {
 		ed := edits[i].Inverse()
 		if (ed.Service != "") != master {
@@ -67,6 +71,10 @@ func withoutOurs(path string, now []byte, edits []cf.Edit) ([]byte, error) {
 	}
 	return now, nil
 }
+
+// errForeignFile is why what somebody changed after us is left alone: which bytes of
+// it are ours is known of main.cf and master.cf only.
+var errForeignFile = errors.New("changed by another program since")
 
 // realPath follows symbolic links, because a main.cf that is one stays one:
 // the file behind it is replaced.
@@ -101,11 +109,19 @@ func (r *run) planWrites() ([]journal.Write, error) {
 		}
 		out = append(out, w)
 	}
+	for _, f := range r.plan.Change.Files {
+		out = append(out, journal.Write{Path: f.Path, Before: f.Before, After: f.After})
+	}
 	mtime := r.now().Add(-coolDown)
-	for _, c := range []struct {
+	type edited struct {
 		file cf.File
 		data []byte
-	}{{r.plan.Before.Main, r.plan.Main}, {r.plan.Before.Master, r.plan.Master}} {
+	}
+	files := []edited{{r.plan.Before.Main, r.plan.Main}, {r.plan.Before.Master, r.plan.Master}}
+	if r.masterFirst {
+		slices.Reverse(files)
+	}
+	for _, c := range files {
 		if string(c.data) == string(c.file.Data) {
 			continue
 		}
@@ -116,6 +132,11 @@ func (r *run) planWrites() ([]journal.Write, error) {
 		})
 		if err != nil {
 			return nil, err
+		}
+		// An edit made since the plan was compared would be what the commit expects to
+		// find, and what it writes does not have it.
+		if !bytes.Equal(out[len(out)-1].Before.Data, c.file.Data) {
+			return nil, &StaleError{Instance: r.plan.Instance}
 		}
 	}
 	return out, nil

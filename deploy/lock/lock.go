@@ -49,9 +49,19 @@ type Lock struct{ f *os.File }
 // Acquire locks path, which is made if it is missing (mode 0600); its directory
 // must exist. It waits at most wait, 0 meaning one try, and returns *[HeldError]
 // when that was not enough, with ctx's own error behind it when ctx ended first.
+//
+// One that waits opens the file once. Who watches it with inotify(7), as
+// systemd.path(5) does, sees one IN_CLOSE_WRITE when a holder or a waiting run
+// ends, however it ends, and none while they wait.
 func Acquire(ctx context.Context, path string, wait time.Duration) (*Lock, error) {
 	start := time.Now()
 	var last error // why the last try did not get it
+	var f *os.File // of the last try
+	defer func() {
+		if f != nil {
+			f.Close()
+		}
+	}()
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
@@ -60,7 +70,7 @@ func Acquire(ctx context.Context, path string, wait time.Duration) (*Lock, error
 		} else if err != nil {
 			return nil, fmt.Errorf("locking %s: %w", path, err)
 		}
-		l, holder, err := try(path)
+		l, holder, err := try(path, &f)
 		if l != nil || err != nil {
 			return l, err
 		}
@@ -91,15 +101,25 @@ func Held(path string) (pid int, held bool) {
 	return 0, false
 }
 
-// try returns the lock, or the holder's pid (0 if unknown), or an error.
-func try(path string) (*Lock, int, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
-	if err != nil {
-		return nil, 0, fmt.Errorf("locking: %w", err)
+// try returns the lock, or the holder's pid (0 if unknown), or an error. *f is the
+// file of the last try, nil before the first; it is opened again only if another
+// one stands at path.
+func try(path string, f **os.File) (*Lock, int, error) {
+	if *f != nil {
+		if same, _ := stillAt(path, *f); !same {
+			(*f).Close()
+			*f = nil
+		}
 	}
-	l, pid, err := settle(path, f)
-	if l == nil {
-		f.Close()
+	if *f == nil {
+		var err error
+		if *f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600); err != nil {
+			return nil, 0, fmt.Errorf("locking: %w", err)
+		}
+	}
+	l, pid, err := settle(path, *f)
+	if l != nil {
+		*f = nil // it is the lock's now
 	}
 	if err != nil {
 		err = fmt.Errorf("locking %s: %w", path, err)

@@ -179,3 +179,13 @@ func (i Instance) reachable(ctx context.Context) (queue string, m Master, err er
 	}
 	return queue, m, nil
 }
+
+// TableTypes are the types of lookup table that this Postfix was built with or
+// finds plug-ins for, as postconf -m lists them.
+func (i Instance) TableTypes(ctx context.Context) ([]string, error) {
+	out, err := i.postconf(ctx, i.ConfigDirectory, "-m")
+	if err != nil {
+		return nil, i.broken(err)
+	}
+	return strings.Fields(string(out)), nil
+}

@@ -140,6 +140,10 @@ func (i Instance) defaultDirectory(ctx context.Context) (string, error) {
 	r, err := i.run(ctx, program.Command{
 		Path: filepath.Join(i.commandDirectory(), "postconf"), Args: []string{"-dh", "config_directory"}, Timeout: postconfTime,
 	})
+	var e *program.Error
+	if errors.As(err, &e) && place(e.Stderr).File != "" {
+		return "", i.broken(err) // it reads master.cf even for a default value
+	}
 	if err != nil {
 		return "", fmt.Errorf("asking for the configuration directory: %w", err)
 	}

@@ -36,6 +36,7 @@ func TestFind(t *testing.T) {
 	tests := []struct {
 		name     string
 		primary  []string              // added to main.cf of the primary instance
+		master   []string              // added to its master.cf
 		others   []postfixtest.Options // secondary instances
 		stale    bool                  // one more directory, which is gone
 		ask      string
@@ -59,6 +60,7 @@ func TestFind(t *testing.T) {
 		{name: "a secondary one is broken", primary: []string{enable}, others: []postfixtest.Options{{Name: "postfix-in", Main: []string{"no equals"}}}, want: "-", id: "config_broken", contains: "missing '='"},
 		{name: "the master.cf of a secondary one is broken", primary: []string{enable}, others: []postfixtest.Options{{Name: "postfix-in", Master: []string{"smtps inet n"}}}, want: "-", id: "config_broken", contains: "master.cf"},
 		{name: "the primary one is broken", primary: []string{"no equals"}, id: "config_broken", contains: "missing '='"},
+		{name: "the master.cf of the primary one is broken", master: []string{"smtps inet n"}, id: "config_broken", contains: "master.cf"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -69,7 +71,7 @@ func TestFind(t *testing.T) {
 			if tt.stale {
 				dirs = append(dirs, filepath.Join(t.TempDir(), "gone"))
 			}
-			primary(t, postfixtest.Options{Main: append(tt.primary, multi(dirs...))})
+			primary(t, postfixtest.Options{Main: append(tt.primary, multi(dirs...)), Master: tt.master})
 			ask := tt.ask
 			if ask == "DIR0" {
 				ask = dirs[0]

@@ -15,17 +15,11 @@ import (
 	"time"
 
 	"postcert/deploy/program"
+	"postcert/verify/maillog"
 )
 
 // LogLine is one line of a mail log.
-type LogLine struct {
-	Time    time.Time // to the second where the log has no more
-	Tag     string    // syslog_name and program, "postfix/submission/smtpd"
-	Program string    // the last part of Tag, "smtpd"
-	Text    string    // "warning: ..."
-}
-
-func (l LogLine) String() string { return l.Tag + ": " + l.Text }
+type LogLine = maillog.Line
 
 const (
 	logTail    = 1 << 20 // bytes read from the end of a log file
@@ -133,53 +127,15 @@ func tail(path string, keep int64) ([]byte, error) {
 	return data, nil
 }
 
-// parseLog reads lines of syslog's traditional form, "Nov 20 21:00:00 HOST
-// TAG[PID]: TEXT", in local time, and of its newer one, which begins with an
-// RFC 3339 time. Others are left out.
+// parseLog reads the lines that maillog.ParseLine knows. Others are left out.
 func parseLog(data []byte, now time.Time) []LogLine {
 	var out []LogLine
 	for line := range strings.Lines(string(data)) {
-		if l, ok := parseLine(strings.TrimSuffix(line, "\n"), now); ok {
+		if l, ok := maillog.ParseLine(strings.TrimSuffix(line, "\n"), now); ok {
 			out = append(out, l)
 		}
 	}
 	return out
-}
-
-func parseLine(line string, now time.Time) (LogLine, bool) {
-	const stamp = "Jan _2 15:04:05"
-	var when time.Time
-	rest := line
-	if len(line) > len(stamp) && line[len(stamp)] == ' ' {
-		if t, err := time.ParseInLocation(stamp, line[:len(stamp)], now.Location()); err == nil {
-			when, rest = withYear(t, now), line[len(stamp)+1:]
-		}
-	}
-	if when.IsZero() {
-		first, r, ok := strings.Cut(line, " ")
-		t, err := time.Parse(time.RFC3339Nano, first)
-		if !ok || err != nil {
-			return LogLine{}, false
-		}
-		when, rest = t, r
-	}
-	_, rest, ok := strings.Cut(rest, " ") // the host
-	tag, text, ok2 := strings.Cut(rest, ": ")
-	if !ok || !ok2 {
-		return LogLine{}, false
-	}
-	tag, _, _ = strings.Cut(tag, "[")
-	return newLine(when, tag, text), true
-}
-
-// withYear gives a time without a year the one that makes it the latest that
-// is not in the future, but for a clock's jitter.
-func withYear(t, now time.Time) time.Time {
-	t = time.Date(now.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), 0, now.Location())
-	if t.After(now.Add(24 * time.Hour)) {
-		t = time.Date(now.Year()-1, t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), 0, now.Location())
-	}
-	return t
 }
 
 // parseJournal reads journalctl --output=json: one object per line. A message
@@ -187,25 +143,30 @@ func withYear(t, now time.Time) time.Time {
 func parseJournal(data []byte) []LogLine {
 	var out []LogLine
 	for line := range bytes.Lines(data) {
-		var e struct {
-			Time string `json:"__REALTIME_TIMESTAMP"` // microseconds
-			Tag  string `json:"SYSLOG_IDENTIFIER"`
-			Text string `json:"MESSAGE"`
+		if l, ok := journalLine(line); ok {
+			out = append(out, l)
 		}
-		if json.Unmarshal(line, &e) != nil {
-			continue
-		}
-		us, err := strconv.ParseInt(e.Time, 10, 64)
-		if err != nil {
-			continue
-		}
-		out = append(out, newLine(time.UnixMicro(us), e.Tag, e.Text))
 	}
 	return out
 }
 
-func newLine(t time.Time, tag, text string) LogLine {
-	return LogLine{Time: t, Tag: tag, Program: filepath.Base(tag), Text: text}
+func journalLine(line []byte) (LogLine, bool) {
+	var e struct {
+		Time string `json:"__REALTIME_TIMESTAMP"` // microseconds
+		Host string `json:"_HOSTNAME"`
+		Tag  string `json:"SYSLOG_IDENTIFIER"`
+		PID  string `json:"SYSLOG_PID"`
+		Text string `json:"MESSAGE"`
+	}
+	if json.Unmarshal(line, &e) != nil {
+		return LogLine{}, false
+	}
+	us, err := strconv.ParseInt(e.Time, 10, 64)
+	if err != nil {
+		return LogLine{}, false
+	}
+	pid, _ := strconv.Atoi(e.PID) // 0 if the program did not give it
+	return LogLine{Time: time.UnixMicro(us), Host: e.Host, Tag: e.Tag, Program: filepath.Base(e.Tag), PID: pid, Text: e.Text}, true
 }
 
 func since(lines []LogLine, t time.Time) []LogLine {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Master is the instance's master(8) process, as it was when it was asked for.
@@ -45,7 +46,24 @@ func (i Instance) Master(ctx context.Context) (Master, error) {
 	return masterIn(queue)
 }
 
+// A master that ends gives its working directory up before its lock, and one
+// that starts takes the lock before it writes its number. For that long it holds
+// the lock and cannot be found; it is no master of another pid namespace yet.
+const (
+	seekMaster     = 500 * time.Millisecond
+	seekMasterWait = 10 * time.Millisecond
+)
+
 func masterIn(queue string) (Master, error) {
+	for end := time.Now().Add(seekMaster); ; time.Sleep(seekMasterWait) {
+		m, err := lookForMaster(queue)
+		if err != nil || !m.Running || m.Visible() || time.Now().After(end) {
+			return m, err
+		}
+	}
+}
+
+func lookForMaster(queue string) (Master, error) {
 	path := filepath.Join(queue, "pid", "master.pid")
 	data, _, err := readRegular(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -62,7 +80,7 @@ func masterIn(queue string) (Master, error) {
 	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
 	if err != nil || !isMaster(pid, queue) {
 		// Locked, so it runs: the number is one of another pid namespace, or
-		// the file is being written.
+		// this is a moment of its start or end.
 		return m, nil
 	}
 	m.PID = pid
@@ -96,6 +114,10 @@ func isLocked(path string) (bool, error) {
 // isMaster tells whether pid is a master that works in queue: master(8) makes
 // the queue directory its working directory. The pid file of a container's
 // Postfix can hold a number that is another process here.
+//
+// The working directory of a process is shown to those who may trace it
+// (proc_pid_cwd(5)). From a service with fewer capabilities than the master it is
+// not, and then the kernel's list of locks tells whether it is the one.
 func isMaster(pid int, queue string) bool {
 	if pid <= 0 {
 		return false
@@ -106,8 +128,40 @@ func isMaster(pid int, queue string) bool {
 		return false
 	}
 	cwd, err1 := os.Stat(proc + "/cwd")
+	if errors.Is(err1, fs.ErrPermission) {
+		return holdsLock(pid, filepath.Join(queue, "pid", "master.pid"))
+	}
 	dir, err2 := os.Stat(queue)
 	return err1 == nil && err2 == nil && os.SameFile(cwd, dir)
+}
+
+// holdsLock tells whether process pid holds a flock(2) on the file at path, as
+// proc_locks(5) lists them: "ID: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE START
+// END". The device is left out: btrfs and overlays show another one than stat(2).
+func holdsLock(pid int, path string) bool {
+	info, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return false
+	}
+	data, err := os.ReadFile("/proc/locks")
+	return err == nil && lockListed(string(data), pid, st.Ino)
+}
+
+func lockListed(locks string, pid int, inode uint64) bool {
+	for line := range strings.Lines(locks) {
+		f := strings.Fields(line)
+		if len(f) < 6 || f[1] != "FLOCK" || f[3] != "WRITE" || f[4] != strconv.Itoa(pid) {
+			continue
+		}
+		if file := strings.Split(f[5], ":"); file[len(file)-1] == strconv.FormatUint(inode, 10) {
+			return true
+		}
+	}
+	return false
 }
 
 // cgroupsOf are the control groups of a process, nil if they cannot be read.

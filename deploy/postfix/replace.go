@@ -12,7 +12,8 @@ import (
 )
 
 // ChangedError says that a file is not what it was when the change to it was
-// planned. Nothing was written; the caller plans again.
+// planned, or that it became another one, again and again, while it was read.
+// Nothing was written; the caller plans again.
 type ChangedError struct{ Path string }
 
 func (e *ChangedError) Error() string {

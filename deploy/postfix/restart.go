@@ -53,7 +53,8 @@ func (i Instance) Restart(ctx context.Context, old Master) error {
 
 // start runs postfix start and moves what it started out of our reach.
 func (i Instance) start(ctx context.Context, old Master) error {
-	if err := i.startAgain(ctx); err != nil {
+	apart, err := i.startAgain(ctx)
+	if err != nil {
 		return err
 	}
 	m, err := i.Master(ctx)
@@ -62,6 +63,9 @@ func (i Instance) start(ctx context.Context, old Master) error {
 	}
 	if !m.Running {
 		return ErrNotRunning
+	}
+	if apart {
+		return nil
 	}
 	if err := moveGroup(m, old.Cgroups); err != nil {
 		return fmt.Errorf("postfix runs, and ends when we do: %w", err)
@@ -72,23 +76,51 @@ func (i Instance) start(ctx context.Context, old Master) error {
 // startPatience is for how long a start that fails is tried again.
 const startPatience = 5 * time.Second
 
-// startAgain runs postfix start until it succeeds. The children of a master that
+// startAgain starts Postfix until that succeeds. The children of a master that
 // was killed keep its sockets until they notice, and until then the new one ends
-// because it cannot listen there.
-func (i Instance) startAgain(ctx context.Context) error {
+// because it cannot listen there. apart tells that it is not our child.
+func (i Instance) startAgain(ctx context.Context) (apart bool, err error) {
 	for began := time.Now(); ; {
-		_, err := i.script(ctx, startTime, "start")
-		if err == nil || ctx.Err() != nil || time.Since(began) > startPatience {
-			return err
+		late := time.Since(began) > startPatience
+		err := i.startApart(ctx)
+		apart := err == nil
+		if errors.Is(err, errNoManager) || late && err != nil {
+			_, err = i.script(ctx, startTime, "start")
+		}
+		if err == nil || ctx.Err() != nil || late {
+			return apart, err
 		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(500 * time.Millisecond):
 		}
 		if m, merr := i.Master(ctx); merr == nil && m.Running {
-			return nil
+			return false, nil
 		}
 	}
+}
+
+// errNoManager says that no service manager can start anything for us.
+var errNoManager = errors.New("no systemd-run")
+
+// startApart has systemd start Postfix as a service of its own (systemd-run(1)). A
+// master that we start is our child: it would keep what a sandboxed service may not
+// do, for as long as it runs.
+func (i Instance) startApart(ctx context.Context) error {
+	if !underSystemd() {
+		return errNoManager
+	}
+	for _, path := range []string{"/usr/bin/systemd-run", "/bin/systemd-run"} {
+		if !isFile(path) {
+			continue
+		}
+		_, err := i.run(ctx, program.Command{Path: path, Timeout: startTime, Args: []string{
+			"--quiet", "--collect", "--service-type=forking", "--property=GuessMainPID=no",
+			"--description=Postfix of " + i.ConfigDirectory + ", started by postcert",
+			"--", filepath.Join(i.commandDirectory(), "postfix"), "-c", i.ConfigDirectory, "start"}})
+		return err
+	}
+	return errNoManager
 }
 
 // underSystemd is sd_booted(3).
@@ -142,12 +174,15 @@ func (i Instance) awaitMaster(ctx context.Context, unit string) error {
 	return fmt.Errorf("%s was restarted, and no master runs", unit)
 }
 
-// startsPostfix reads systemctl show --property=ExecStart.
+// startsPostfix reads systemctl show --property=ExecStart: "ExecStart={
+// path=PROGRAM ; argv[]=... }". A unit may name the program without a directory,
+// as that of Debian 13 does.
 func startsPostfix(execStart string) bool {
-	for _, name := range []string{"/postfix ", "/postmulti ", "/master "} {
-		if strings.Contains(execStart, name) {
-			return true
-		}
+	_, after, _ := strings.Cut(execStart, "path=")
+	path, _, _ := strings.Cut(after, " ")
+	switch filepath.Base(path) {
+	case "postfix", "postmulti", "master":
+		return true
 	}
 	return false
 }

@@ -18,6 +18,10 @@ import (
 	"postcert/verify/problem"
 )
 
+// looks is how often a Snapshot looks for a moment in which nobody edits. An edit
+// makes main.cf hot, so that the next look takes 2 s, in which there may be another.
+const looks = 10
+
 // Snapshot reads the configuration as it stands. Both files are read once,
 // through one descriptor each, before and after postconf is asked, so that
 // what is returned is of one moment. If somebody keeps editing it gives up
@@ -26,16 +30,19 @@ import (
 // A configuration that Postfix itself cannot read is a problem.Problem with
 // the id config_broken, Postfix's words, and the file and line they name.
 func (i Instance) Snapshot(ctx context.Context) (cf.Snapshot, error) {
-	for range 3 {
-		s, err := i.snapshotOnce(ctx)
-		if !errors.Is(err, cf.ErrChanged) {
+	var err error
+	for range looks {
+		var s cf.Snapshot
+		s, err = i.snapshotOnce(ctx)
+		var changed *ChangedError
+		if !errors.As(err, &changed) && !errors.Is(err, cf.ErrChanged) {
 			return s, err
 		}
 		if ctx.Err() != nil {
 			return cf.Snapshot{}, ctx.Err()
 		}
 	}
-	return cf.Snapshot{}, fmt.Errorf("%s: %w", i.ConfigDirectory, cf.ErrChanged)
+	return cf.Snapshot{}, fmt.Errorf("reading the configuration in %s: %w", i.ConfigDirectory, err)
 }
 
 func (i Instance) snapshotOnce(ctx context.Context) (cf.Snapshot, error) {
@@ -48,8 +55,10 @@ func (i Instance) snapshotOnce(ctx context.Context) (cf.Snapshot, error) {
 	switch {
 	case readErr != nil:
 		return cf.Snapshot{}, readErr
-	case !bytes.Equal(main.Data, again.Data) || !bytes.Equal(master.Data, againMaster.Data):
-		return cf.Snapshot{}, cf.ErrChanged
+	case !bytes.Equal(main.Data, again.Data):
+		return cf.Snapshot{}, &ChangedError{Path: main.Path}
+	case !bytes.Equal(master.Data, againMaster.Data):
+		return cf.Snapshot{}, &ChangedError{Path: master.Path}
 	case err != nil:
 		return cf.Snapshot{}, i.broken(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -67,16 +68,42 @@ func TestSnapshotSpeed(t *testing.T) {
 	if best > time.Second {
 		t.Errorf("cool snapshot took %v", best)
 	}
-	old := f.Main()
-	if err := f.i.Replace(ctx(t), f.i.MainPath(), old, append(old, "a = b\n"...), time.Time{}); err != nil {
-		t.Fatal(err)
+	best = time.Hour
+	for range 3 {
+		old := f.Main()
+		if err := f.i.Replace(ctx(t), f.i.MainPath(), old, append(old, "a = b\n"...), time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		best = min(best, took())
 	}
-	if d := took(); d > 1500*time.Millisecond {
-		t.Errorf("after our own edit: %v, which is a hot-file pause", d)
+	if best > 1500*time.Millisecond {
+		t.Errorf("after our own edits: %v, which is a hot-file pause", best)
 	}
 	f.Postconf("-e", "c=d")
 	if d := took(); d > 4*time.Second {
 		t.Errorf("after somebody's edit: %v, which is more than one hot-file pause", d)
+	}
+}
+
+// Somebody edits at each of the first looks: it goes on until it has one moment.
+func TestSnapshotWhileEdited(t *testing.T) {
+	f := newFixture(t, postfixtest.Options{})
+	f.i.CommandDirectory = t.TempDir()
+	// Of the postconfs of a look one has -n.
+	script := fmt.Sprintf("#!/bin/sh\ncase \" $* \" in *' -n '*) echo x >>%[1]s/n; [ $(wc -l <%[1]s/n) -gt 6 ] || { echo '# edited' >>%[2]s; touch -d '1 minute ago' %[2]s; } ;; esac\nexec /usr/sbin/postconf \"$@\"\n",
+		f.i.CommandDirectory, f.i.MainPath())
+	if err := os.WriteFile(f.i.CommandDirectory+"/postconf", []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/usr/sbin/postmap", f.i.CommandDirectory+"/postmap"); err != nil {
+		t.Fatal(err)
+	}
+	s, err := f.i.Snapshot(ctx(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(s.Main.Data, []byte("# edited")); n != 6 {
+		t.Errorf("%d edits are in it, want 6", n)
 	}
 }
 

@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// Edit is one planned change of one parameter.
+// Edit is one planned change of one parameter, or of one service entry.
 type Edit struct {
 	Service   string  // "submission/inet": an override of that entry; "": main.cf
-	Parameter string  // name
+	Parameter string  // name; "": the entry itself, see AddEntry
 	Old, New  *string // unexpanded values; nil: not set there
 
 	// OldText is how Old stands in the file, if it could not be written back
@@ -17,17 +17,28 @@ type Edit struct {
 	// the inverse edit restores the bytes. A text that does not read as its
 	// value is refused.
 	OldText, NewText string
+
+	// Undo is what the inverse needs to bring back the very bytes, and Redo what
+	// e itself needs, being the inverse of another; Trace fills them. Without, or
+	// where they do not fit any more, the edit goes by its values and texts.
+	Undo, Redo *Patch `json:",omitempty"`
 }
 
 // Inverse is the edit that undoes e.
 func (e Edit) Inverse() Edit {
-	e.Old, e.New, e.OldText, e.NewText = e.New, e.Old, e.NewText, e.OldText
+	e.Old, e.New, e.OldText, e.NewText, e.Undo, e.Redo = e.New, e.Old, e.NewText, e.OldText, e.Redo, e.Undo
 	return e
 }
 
 // String is the edit in one line, for people: the new state of the parameter.
 func (e Edit) String() string {
 	place := ""
+	if e.IsEntry() {
+		if e.New == nil {
+			return fmt.Sprintf("the entry %s removed from master.cf", e.Service)
+		}
+		return "master.cf: " + *e.New
+	}
 	if e.Service != "" {
 		place = e.Service + ": -o "
 	}
@@ -61,6 +72,9 @@ func (e *ConflictError) Error() string {
 		}
 		return fmt.Sprintf("%q", *s)
 	}
+	if e.Edit.IsEntry() {
+		return fmt.Sprintf("the entry %s of master.cf is %s, expected %s", e.Edit.Service, show(e.Found), show(e.Edit.Old))
+	}
 	where := "main.cf"
 	if e.Edit.Service != "" {
 		where = e.Edit.Service + " of master.cf"
@@ -75,6 +89,9 @@ type ValueError struct {
 }
 
 func (e *ValueError) Error() string {
+	if e.Edit.IsEntry() {
+		return fmt.Sprintf("cannot write the entry %s: %s", e.Edit.Service, e.Reason)
+	}
 	return fmt.Sprintf("cannot write %s: %s", e.Edit.Parameter, e.Reason)
 }
 
@@ -91,6 +108,9 @@ func (e *ValueError) Error() string {
 //     end; a new override, a continuation line behind the entry's last option.
 //   - Removing removes every setting of the name, since an earlier one would
 //     come back into effect otherwise.
+//   - A service entry is added behind its commented example, or at the end, and
+//     removed with all its lines, only if nobody has changed it since.
+//   - The inverse of an edit that Trace has seen brings back the bytes.
 //
 // A value that Postfix would read otherwise is a *ValueError: a line break,
 // blanks around it, text behind # (which Postfix takes for part of the value,
@@ -98,12 +118,12 @@ func (e *ValueError) Error() string {
 func Apply(main, master []byte, edits []Edit) (newMain, newMaster []byte, err error) {
 	a, b := string(main), string(master)
 	for _, e := range edits {
-		if err := e.check(); err != nil {
-			return nil, nil, err
-		}
-		if e.Service == "" {
+		switch {
+		case e.IsEntry():
+			b, err = editEntry(b, e)
+		case e.Service == "":
 			a, err = editMain(a, e)
-		} else {
+		default:
 			b, err = editMaster(b, e)
 		}
 		if err != nil {

@@ -10,6 +10,10 @@ var errUnsafe = errors.New("cf: the edit would change more than its parameter")
 
 // editMain carries out one edit of main.cf.
 func editMain(data string, e Edit) (string, error) {
+	bad := e.check()
+	if bad != nil && e.Redo == nil {
+		return "", bad
+	}
 	lines, err := parseMain("main.cf", data)
 	if err != nil {
 		return "", err
@@ -26,6 +30,12 @@ func editMain(data string, e Edit) (string, error) {
 	}
 	if !sameValue(e.Old, found) {
 		return "", &ConflictError{e, found}
+	}
+	if out, ok := e.Redo.on(data); ok && onlyChanged(lines, out, e) == nil {
+		return out, nil
+	}
+	if bad != nil {
+		return "", bad
 	}
 	var changes []splice
 	switch {
@@ -155,14 +165,21 @@ func commonWords(a, b string) int {
 // mainText is the setting as it stands, from its name to the end of its last
 // line, if the inverse of e would not bring just these bytes back by itself.
 func mainText(data string, l setting, e Edit) string {
+	text := data[l.pieces[0].start:l.pieces[len(l.pieces)-1].end]
+	if e.New == nil {
+		if e.Inverse().check() != nil { // what cannot be written from the value
+			return text
+		}
+		return ""
+	}
 	after, err := editMain(data, e)
-	if err != nil || e.New == nil {
+	if err != nil {
 		return ""
 	}
 	if back, err := editMain(after, e.Inverse()); err == nil && back == data && e.Inverse().check() == nil {
 		return ""
 	}
-	return data[l.pieces[0].start:l.pieces[len(l.pieces)-1].end]
+	return text
 }
 
 // restoreText puts a setting back as it stood. The comments that stood between

@@ -29,6 +29,10 @@ func (e entry) last(name string) *option {
 
 // editMaster carries out one edit of an override in master.cf.
 func editMaster(data string, e Edit) (string, error) {
+	bad := e.check()
+	if bad != nil && e.Redo == nil {
+		return "", bad
+	}
 	entries, err := parseMaster("master.cf", data)
 	if err != nil {
 		return "", err
@@ -47,6 +51,12 @@ func editMaster(data string, e Edit) (string, error) {
 	}
 	if !sameValue(e.Old, found) {
 		return "", &ConflictError{e, found}
+	}
+	if out, ok := e.Redo.on(data); ok && onlyOverrideChanged(entries, out, e) == nil {
+		return out, nil
+	}
+	if bad != nil {
+		return "", bad
 	}
 	out := data
 	switch {

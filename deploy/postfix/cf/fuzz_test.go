@@ -186,3 +186,49 @@ func FuzzAddresses(f *testing.F) {
 		}
 	})
 }
+
+// FuzzTrace: two edits and a service entry, undone one by one, bring back the very
+// bytes; and with a line of somebody else's at the top and at the end the values.
+func FuzzTrace(f *testing.F) {
+	seeds(func(main, master string) {
+		f.Add(main, master, "smtpd_tls_cert_file", "/b", true)
+		f.Add(main, master, "mynetworks", "", false)
+	})
+	f.Fuzz(func(t *testing.T, main, master, name, value string, removes bool) {
+		s, err := Parse("/d", File{"m", []byte(main)}, File{"s", []byte(master)}, Outputs{All: printed()})
+		if err != nil {
+			return
+		}
+		want := &value
+		if removes {
+			want = nil
+		}
+		edits := []Edit{s.Edit("", name, want)}
+		if len(s.Services) > 0 {
+			edits = append(edits, s.Edit(s.Services[len(s.Services)-1].ID(), name, want))
+		}
+		if e, err := AddEntry(newEntry); err == nil {
+			edits = append(edits, e)
+		}
+		a, b := []byte(main), []byte(master)
+		var done []Edit
+		for _, e := range edits {
+			traced, a2, b2, err := Trace(a, b, []Edit{e})
+			if errors.Is(err, errUnsafe) {
+				t.Fatalf("%s: %v", e, err)
+			}
+			if err == nil {
+				done, a, b = append(done, traced...), a2, b2
+			}
+		}
+		x, y := a, b
+		for _, e := range slices.Backward(done) {
+			if x, y, err = Apply(x, y, []Edit{e.Inverse()}); err != nil {
+				t.Fatalf("inverse of %s: %v", e, err)
+			}
+		}
+		if string(x) != main || string(y) != master {
+			t.Fatalf("undone: %q %q, was %q %q", x, y, main, master)
+		}
+	})
+}

@@ -41,10 +41,40 @@ func (d *decision) overrides() {
 			d.overridePresent(v, prefix, before, intent)
 		case !moves:
 			d.place(id, prefix)
+			d.standAlone(id, prefix)
 			if !d.holds(d.now().material(id, prefix)) {
 				d.overridePresent(v, prefix, before, false)
 			}
 		}
+	}
+}
+
+// standAlone gives a service whose overrides are changed also those parameters
+// that it would get from the new main.cf, if it needs them: then it serves the pair
+// with the old main.cf too, and master.cf can be changed and read first. A process
+// that has an override of the key, and starts between the two, would else have a
+// certificate and a key of two pairs, whichever file goes first.
+func (d *decision) standAlone(id, prefix string) {
+	own := slices.DeleteFunc(slices.Clone(d.Edits), func(e Edit) bool { return e.Service != id })
+	serves := func(edits []Edit) bool { return d.holds(d.before.assume(edits).material(id, prefix)) }
+	if len(own) == 0 || serves(own) {
+		return
+	}
+	more := own
+	for _, e := range d.Edits {
+		if e.Service != "" || !slices.Contains(certificateParameters("smtpd_tls_"), e.Parameter) {
+			continue
+		}
+		// tlsproxy's parameters have those of smtpd as their defaults.
+		name := strings.Replace(e.Parameter, "smtpd_tls_", prefix, 1)
+		value := strings.ReplaceAll(*e.New, "$smtpd_tls_", "$"+prefix)
+		v, _ := d.now().Service(id)
+		if _, there := v.override(name); !there {
+			more = append(more, d.before.Edit(id, name, &value))
+		}
+	}
+	if serves(more) {
+		d.Edits = append(d.Edits, more[len(own):]...)
 	}
 }
 

@@ -49,7 +49,7 @@ func ServedChain(t testing.TB, addr string, mode Mode, args ...string) ([][]byte
 	t.Helper()
 	Need(t, "openssl")
 	r, err := program.Run(context.Background(), program.Command{
-		Path: find("openssl"), Args: clientArgs(addr, mode, args),
+		Path: find("openssl"), Args: clientArgs(addr, mode, args), Env: program.NoAuthorities,
 		Stdin: strings.NewReader("Q\n"), Timeout: 30 * time.Second,
 	})
 	var chain [][]byte

@@ -37,8 +37,9 @@ func (s Stage) ask(ctx context.Context, c Candidate, r *room, groups []group) []
 		n := byService[i]
 		for _, sni := range orEmpty(service.SNI) {
 			for _, key := range orEmpty(service.KeyTypes) {
-				result := answers[question{n, sni, key}]
-				served := Served{Service: service.ID, SNI: sni, KeyType: key, Result: result, Reason: result.Reason, tag: groups[n].tag}
+				answer := answers[question{n, sni, key}]
+				result := answer.Result
+				served := Served{Service: service.ID, SNI: sni, KeyType: key, Result: result, Reason: result.Reason, tag: groups[n].tag, Before: result.Extensions, Inside: answer.inside}
 				want := service.Want
 				if c.Expect != nil {
 					want = c.Expect(service, sni, key)
@@ -46,12 +47,29 @@ func (s Stage) ask(ctx context.Context, c Candidate, r *room, groups []group) []
 				if want != nil {
 					served.Judged = true
 					served.Verdict, served.Reason = probe.Compare(result, want)
+				} else if service.AnyChain {
+					served.Judged = true
+					served.Verdict, served.Reason = anyChain(result)
 				}
 				out = append(out, served)
 			}
 		}
 	}
 	return out
+}
+
+// anyChain takes each good handshake for a proof.
+func anyChain(r probe.Result) (probe.Verdict, probe.Reason) {
+	if r.Reason == probe.OK || r.Reason == probe.Unreadable {
+		return probe.Proven, probe.OK
+	}
+	return probe.Compare(r, nil)
+}
+
+// answer is that of one question.
+type answer struct {
+	probe.Result
+	inside []string // the reply to EHLO inside TLS, of a service that is asked for AUTH
 }
 
 // questions are the distinct ones, in order.
@@ -74,11 +92,11 @@ func questions(c Candidate, groups []group) []question {
 	return out
 }
 
-func (s Stage) handshakes(ctx context.Context, r *room, groups []group, asked []question) map[question]probe.Result {
+func (s Stage) handshakes(ctx context.Context, r *room, groups []group, asked []question) map[question]answer {
 	var (
 		wg      sync.WaitGroup
 		mu      sync.Mutex
-		answers = make(map[question]probe.Result, len(asked))
+		answers = make(map[question]answer, len(asked))
 		slots   = make(chan struct{}, parallel)
 	)
 	for _, q := range asked {
@@ -96,7 +114,7 @@ func (s Stage) handshakes(ctx context.Context, r *room, groups []group, asked []
 }
 
 // handshake asks one question, unless and until the service has died.
-func (s Stage) handshake(ctx context.Context, r *room, g group, q question) probe.Result {
+func (s Stage) handshake(ctx context.Context, r *room, g group, q question) answer {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	gone := r.log.gone(g)
@@ -121,9 +139,27 @@ func (s Stage) handshake(ctx context.Context, r *room, g group, q question) prob
 	if g.implicit {
 		e.Mode = probe.Implicit
 	}
+	var inside []string
+	if g.sasl != nil {
+		// Twice: smtpd(8) whose SASL has no mechanism dies in the first session
+		// inside TLS, and it is the second that gets no answer.
+		s.extensions(ctx, e)
+		inside = s.extensions(ctx, e)
+	}
 	result := s.Handshake(ctx, e)
 	if context.Cause(ctx) == errDied && result.Reason != probe.OK {
 		result.Detail = errDied.Error()
 	}
-	return result
+	return answer{result, inside}
+}
+
+// extensions are the lines of the reply to EHLO inside TLS, nil if none came.
+func (s Stage) extensions(ctx context.Context, e probe.Endpoint) []string {
+	session, _ := probe.Open(ctx, e)
+	defer session.Close()
+	lines, err := session.Extensions(ctx)
+	if err != nil {
+		return nil
+	}
+	return append([]string{}, lines...)
 }

@@ -65,6 +65,9 @@ func masterCF(groups []group) []byte {
 	entry("rewrite", 1, "trivial-rewrite", nil)
 	for i, g := range groups {
 		override := maps.Clone(g.override)
+		for name, value := range g.sasl {
+			override[name] = strings.ReplaceAll(value, "$", "$$")
+		}
 		override["syslog_name"] = g.tag
 		if !g.postscreen {
 			entry(g.socket, min(max(g.cells, 1), processLimit), "smtpd", override)

@@ -16,8 +16,9 @@ type group struct {
 	override   map[string]string // what differs from main.cf, as a file will say it
 	postscreen bool
 	implicit   bool
-	services   []int // indexes of Candidate.Services that are rehearsed by it
-	cells      int   // how many questions it will be asked
+	sasl       map[string]string // what makes it offer AUTH; nil: that is not asked
+	services   []int             // indexes of Candidate.Services that are rehearsed by it
+	cells      int               // how many questions it will be asked
 }
 
 // reserved are the names of the private Postfix's own services.
@@ -49,12 +50,12 @@ func plan(c Candidate) ([]group, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", s.ID, err)
 		}
-		key := fmt.Sprintf("%t %t %q", s.Implicit, s.Postscreen, pairs(params))
+		key := fmt.Sprintf("%t %t %q %q", s.Implicit, s.Postscreen, pairs(params), pairs(s.SASL))
 		n, ok := seen[key]
 		if !ok {
 			n = len(groups)
 			seen[key] = n
-			g := group{override: difference(main, params), postscreen: s.Postscreen, implicit: s.Implicit}
+			g := group{override: difference(main, params), postscreen: s.Postscreen, implicit: s.Implicit, sasl: s.SASL}
 			g.socket = unused(groups, socketName(s.ID))
 			g.tag = tagPrefix + tagName(g.socket)
 			groups = append(groups, g)

@@ -33,8 +33,15 @@ type Service struct {
 	KeyTypes   []string // probe.RSA, probe.ECDSA, "" for whichever the server prefers; an empty list is {""}
 
 	// Want is the DER of the chain that must be presented, leaf first. With
-	// nil, what is presented is recorded and not judged.
-	Want [][]byte
+	// nil, what is presented is recorded and not judged, unless AnyChain says
+	// that the handshake must be good.
+	Want     [][]byte
+	AnyChain bool
+
+	// SASL are the smtpd_sasl_* parameters with which the service offers AUTH,
+	// nil if that is not asked. A path in them is absolute: it leads to
+	// production's socket, of which a session asks for the mechanisms only.
+	SASL map[string]string
 }
 
 // Candidate is a configuration that production does not have yet.
@@ -83,6 +90,11 @@ type Served struct {
 	Judged  bool          // a chain was expected
 	Verdict probe.Verdict // only if Judged
 	Reason  probe.Reason  // that of Verdict, otherwise that of Result
+
+	// Before and Inside are the lines of the replies to EHLO before TLS and
+	// inside it, of a service with SASL: the latter of the second of two
+	// sessions. Inside is nil if it was not answered.
+	Before, Inside []string
 
 	tag string // of the private service that answered
 }
