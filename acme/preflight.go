@@ -123,7 +123,9 @@ func (m *Manager) preflightNames(ctx context.Context, spec Spec) problem.List {
 		case err != nil:
 			found = append(found, problem.Warn("domain_unresolved", problem.At{}, "the addresses of %s could not be looked up: %v", name, err))
 		default:
-			elsewhere := slices.DeleteFunc(addresses, func(a netip.Addr) bool { return slices.Contains(local, a.Unmap()) })
+			// Debian leads the host's own name to 127.0.1.1: what others find is not known then.
+			here := func(a netip.Addr) bool { return a.Unmap().IsLoopback() || slices.Contains(local, a.Unmap()) }
+			elsewhere := slices.DeleteFunc(addresses, here)
 			if len(elsewhere) > 0 {
 				found = append(found, problem.Warn("domain_elsewhere", problem.At{}, "%s leads to %s, which this host does not have; unless a proxy or NAT forwards it, the CA will ask another host", name, addressWords(elsewhere)))
 			}

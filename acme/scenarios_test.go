@@ -53,6 +53,12 @@ func TestS46(t *testing.T) {
 	if found := w.Preflight(t.Context(), w.spec); !found.Has("domain_elsewhere") || found.Err() != nil {
 		t.Errorf("preflight does not see where mx leads: %v", found)
 	}
+	w.Addresses = func(context.Context, string) ([]netip.Addr, error) {
+		return []netip.Addr{netip.MustParseAddr("127.0.1.1")}, nil
+	}
+	if found := w.Preflight(t.Context(), w.spec); found.Has("domain_elsewhere") {
+		t.Errorf("127.0.1.1 is taken for another host: %v", found)
+	}
 	r, err := w.Obtain(t.Context(), w.spec, Options{Force: true})
 	e := fails(t, err, "validation_failed")
 	if !strings.Contains(e.Error(), "mx.example.test") || strings.Contains(e.Error(), "smtp.example.test") || e.Class != ClassValidation {

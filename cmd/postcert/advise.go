@@ -15,6 +15,7 @@ import (
 	"postcert/acme"
 	"postcert/deploy"
 	"postcert/deploy/lock"
+	"postcert/deploy/postfix"
 	"postcert/deploy/program"
 	"postcert/verify/problem"
 )
@@ -85,6 +86,7 @@ func statusOf(err error, problems problem.List) int {
 		refused    *deploy.RefusedError
 		held       *lock.HeldError
 		stale      *deploy.StaleError
+		changed    *postfix.ChangedError
 		sig        signalError
 		usage      usageError
 		ca         *acme.Error
@@ -106,7 +108,7 @@ func statusOf(err error, problems problem.List) int {
 		"config_unreadable", "config_documents", "config_writable", "config_syntax", "instance_", "usage",
 		"acme_directory_unknown", "acme_trust_unreadable", "dns_provider_unknown", "dns_credentials"):
 		return statusUsage
-	case errors.As(err, &held), errors.As(err, &stale):
+	case errors.As(err, &held), errors.As(err, &stale), errors.As(err, &changed):
 		return statusBusy
 	case errors.As(err, &ca) && ca.Class != acme.ClassRefused:
 		return statusCA
@@ -141,6 +143,7 @@ func describe(err error) problem.Problem {
 		refused    *deploy.RefusedError
 		held       *lock.HeldError
 		stale      *deploy.StaleError
+		changed    *postfix.ChangedError
 		usage      usageError
 		sig        signalError
 		prog       *program.Error
@@ -151,11 +154,13 @@ func describe(err error) problem.Problem {
 		id = "rollback_incomplete"
 	case errors.As(err, &rolledBack):
 		id = "rolled_back"
+	case errors.As(err, &refused) && refused.Mixture:
+		id = "mixture_refused"
 	case errors.As(err, &refused):
 		id = "rehearsal_refused"
 	case errors.As(err, &held):
 		id = "busy"
-	case errors.As(err, &stale):
+	case errors.As(err, &stale), errors.As(err, &changed):
 		id = "plan_stale"
 	case errors.As(err, &usage):
 		id = "usage"

@@ -29,11 +29,13 @@ type app struct {
 	stderr io.Writer
 	seams  seams
 
-	flags globalFlags
-	conf  config.Config
-	text  *text
-	log   *slog.Logger
-	from  *status.From // where the pair of this command was read from; nil if that is not to be remembered
+	flags     globalFlags
+	conf      config.Config
+	text      *text
+	log       *slog.Logger
+	planWords func()       // printed behind the diff of a plan; nil: nothing
+	undoBy    string       // the command that takes back a change that is about no certificate
+	from      *status.From // where the pair of this command was read from; nil if that is not to be remembered
 
 	ca      *acme.Manager                  // see manager
 	past    []status.Update                // the whole history, nil if it is read each time: see readPast

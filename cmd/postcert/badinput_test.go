@@ -294,8 +294,11 @@ func TestNotReplaceable(t *testing.T) {
 			undo := tc.spoil(t)
 			defer undo()
 			id := "config_not_replaceable"
-			if tc.name == "no room" {
+			switch {
+			case tc.name == "no room":
 				id = "disk_full"
+			case strings.HasPrefix(tc.name, "tls is "):
+				id = "tls_directory_unfit"
 			}
 			h.refuses(statusRefused, id, "install-cert", good)
 		})

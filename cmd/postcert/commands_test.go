@@ -105,6 +105,24 @@ func (h *host) historySays(want ...string) {
 	}
 }
 
+// Release gives back what stood there before the last adoption: between two of
+// them the lines are the administrator's.
+func TestCommandReleaseTwice(t *testing.T) {
+	h := newHost(t, postfixtest.Options{})
+	h.postcert("install-cert", h.lineage(certtest.Leaf{})).want(0)
+	h.postcert("release").want(0)
+	own, leaf := h.trusted(certtest.Leaf{})
+	h.configured(leaf, "smtpd_tls_cert_file = "+own, "smtpd_tls_key_file = "+own)
+	before := h.pf.Main()
+	h.postcert("install-cert", h.lineage(certtest.Leaf{})).want(0)
+	h.postcert("install-cert", h.lineage(certtest.Leaf{})).want(0)
+	h.postcert("release").want(0)
+	h.serves(leaf)
+	if got := h.pf.Main(); string(got) != string(before) {
+		t.Errorf("main.cf after the second release:\n%s\nwant:\n%s", got, before)
+	}
+}
+
 // Release gives the certificate back: the lines that were touched are what they
 // were, and what others wrote since stays.
 func TestCommandRelease(t *testing.T) {

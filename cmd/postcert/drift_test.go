@@ -192,12 +192,20 @@ func TestS45StaleTable(t *testing.T) {
 		if err := os.Chtimes(file, later, later); err != nil {
 			t.Fatal(err)
 		}
+		// status sees it before a renewal has, and once when one has told it, too.
+		if a := d.postcert("status", "--json").want(8); !a.has("drift_table") || len(a.ids()) != 1 {
+			t.Errorf("%s: status says %v", file, a.ids())
+		}
 		if a := d.renew().want(8); !a.has("drift_table") || len(a.ids()) != 1 {
 			t.Errorf("%s: %v", file, a.ids())
+		}
+		if a := d.postcert("status", "--json").want(8); !a.has("drift_table") || len(a.ids()) != 1 {
+			t.Errorf("%s: then status says %v", file, a.ids())
 		}
 		if err := os.Chtimes(table+".db", later, later); err != nil {
 			t.Fatal(err)
 		}
+		d.postcert("status", "--json").want(0)
 		d.renew().want(0)
 		later = later.Add(time.Minute)
 	}

@@ -5,9 +5,10 @@ import "github.com/spf13/cobra"
 // commands are all commands, in the order in which help lists them.
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
-		a.installCommand(), a.verifyCommand(), a.probeCommand(), a.statusCommand(),
+		a.installCommand(), a.verifyCommand(), a.probeCommand(), a.statusCommand(), a.auditCommand(),
 		a.hookCommand(), a.obtainCommand(), a.renewCommand(), a.daemonCommand(), a.accountCommand(), a.revokeCommand(),
-		a.historyCommand(), a.rollbackCommand(), a.recoverCommand(), a.releaseCommand(),
+		a.historyCommand(), a.rollbackCommand(), a.recoverCommand(), a.releaseCommand(), a.explainCommand(),
+		a.hardenCommand(), a.outboundCommand(), a.policyCommand(), a.trustCommand(), a.sendTestCommand(), a.tlsaCommand(),
 		a.configCommand(), a.versionCommand(),
 	}
 }
@@ -40,7 +41,8 @@ const statusTable = `  0  done, or nothing to do
   5  failed, and the rollback is incomplete: a person must look now
   6  the CA or ACME failed; nothing new was stored
   7  another run holds the lock, or the plan was overtaken
-  8  a question (status, probe, config check) is answered no
+  8  a question (status, probe, audit, policy test, send-test, tlsa, config check) is
+     answered no
   9  installed, but not every listener could be verified
   130, 143  ended by a signal, after a clean stop or a completed rollback
 A status that is not in this list is a failure.`
@@ -81,6 +83,14 @@ const verifyExample = `  postcert verify /etc/letsencrypt/live/mail.example.com
 const probeHelp = `probe shows what is served: by every listener of this host's Postfix, by the
 given servers, or by every MX host of a domain. Each is asked by one handshake;
 -v prints the SMTP dialogue.
+
+--mx asks every address of every MX host on port 25, from here. Each must present a
+trusted certificate for the name of the MX host, that is not about to expire nor
+older than what another host presents for the same names; if the domain has an
+MTA-STS policy (RFC 8461) that is enforced, it must name the host. An IPv6 address
+that this host has no route to is not asked, and that is said. Mail to port 25 is
+mostly sent without looking at certificates: what fails here matters to senders that
+check, by MTA-STS or a policy of their own.
 
 EXIT STATUS
 ` + statusTable
@@ -151,7 +161,7 @@ EXIT STATUS
 ` + statusTable
 
 const releaseHelp = `release gives the certificate back: main.cf and master.cf name the files again
-that they named before the first install-cert, and that is rehearsed and proven
+that they named before install-cert took over, and that is rehearsed and proven
 like any change. Generations stay in the state directory.
 
 EXIT STATUS
@@ -216,7 +226,9 @@ reloaded, a table of SNI names that is older than what it was made of. That is t
 drift: repair for that instance.
 
 It is for timers; "postcert daemon" does the same by itself. Tell it with
---interval how long until the next pass, if that is not 12 hours.
+--interval how long until the next pass, if that is not 12 hours. With --scheduled
+it can be called as often as one likes: what failed is tried again when its wait is
+over and not before, and what was proven is proven again once a day.
 
 EXIT STATUS
 ` + statusTable

@@ -242,12 +242,18 @@ func sourceName(s keypair.Source) string {
 // transact runs one change, as a dry run if asked for, prints what happens and
 // says how it ended.
 func (a *app) transact(ctx context.Context, s *site, choose deploy.Choice, res *result) error {
-	var rep *deploy.Report
 	if s.unfit != nil {
 		return s.unfit
 	}
-	var err error
 	s.engine.Progress = a.progress(s.engine.Progress)
+	return a.transacted(ctx, s, choose, res)
+}
+
+// transacted is transact for one of several changes of a command, whose progress is
+// drawn already.
+func (a *app) transacted(ctx context.Context, s *site, choose deploy.Choice, res *result) error {
+	var rep *deploy.Report
+	var err error
 	if a.flags.dryRun {
 		rep, err = s.engine.DryRun(ctx, choose, a.conf.RuntimeDir)
 		if rep != nil {
@@ -269,8 +275,14 @@ func (a *app) transact(ctx context.Context, s *site, choose deploy.Choice, res *
 	res.problems = append(res.problems, rep.Problems...)
 	a.showReport(rep)
 	res.headline = headline(rep, err, a.flags.dryRun)
+	if p := rep.Plan; p != nil && p.Name == "" && p.Pair.IsZero() && p.Change.Reason != "" {
+		res.headline = plainHeadline(rep, res.headline, a.undoBy, a.flags.dryRun)
+	}
 	a.recordStatus(s, rep, err)
 	if err == nil && rep.Outcome == deploy.NotVerified {
+		if !rep.Running {
+			res.problem(problem.Warn("not_running", problem.At{File: s.instance.ConfigDirectory}, "Postfix is not running: nobody could be asked"))
+		}
 		err = errNotVerified
 	}
 	return err
@@ -329,6 +341,34 @@ func headline(r *deploy.Report, err error, dry bool) string {
 	return ""
 }
 
+// plainHeadline is the headline of a change that is about no certificate; where its
+// words are those of any other, they are given.
+func plainHeadline(r *deploy.Report, words, undoBy string, dry bool) string {
+	what := r.Plan.Change.Reason
+	switch r.Outcome {
+	case deploy.Planned:
+		if r.Plan.Unchanged {
+			return fmt.Sprintf("dry run: %s is so already; nothing would be done.", what)
+		}
+		return fmt.Sprintf("dry run: nothing was changed. Without --dry-run, %s would be done, reloaded and proven.", what)
+	case deploy.Unchanged:
+		return fmt.Sprintf("unchanged: %s is so already. Nothing was written or reloaded.", what)
+	case deploy.Installed:
+		return fmt.Sprintf("done: %s is in effect, and the listeners serve what they served before. To go back: %s", what, undoBy)
+	case deploy.NotVerified:
+		if !r.Running {
+			return fmt.Sprintf("done, not verified: %s is in place, but Postfix is not running. Start it: systemctl start postfix", what)
+		}
+		return fmt.Sprintf("done, not verified: %s is in place, but not every listener could be asked; see the table. To go back: %s", what, undoBy)
+	case deploy.RolledBack:
+		return fmt.Sprintf("rolled back: %s was done and then undone. The previous state is in effect again%s.", what, provenWords(r))
+	}
+	if dry || r.Outcome != deploy.Refused {
+		return words
+	}
+	return "refused: nothing was touched."
+}
+
 // wayBack is the command that undoes a change: before the first generation
 // there are only the files that were named before the adoption.
 func wayBack(r *deploy.Report) string {
@@ -356,15 +396,27 @@ func listenerWords(r *deploy.Report) string {
 	return fmt.Sprintf("%d listeners", len(seen))
 }
 
-// manual are the commands that finish an undo by hand.
+// manual is what finishes an undo by hand, as text.
 func manual(r *deploy.Report) string {
-	var b strings.Builder
+	var out []string
+	for n, step := range byHand(r) {
+		out = append(out, fmt.Sprintf("  %d. %s", n+1, step))
+	}
+	return strings.Join(out, "\n")
+}
+
+// byHand is what finishes an undo by hand, in order; nothing for any other outcome.
+func byHand(r *deploy.Report) []string {
+	if r.Outcome != deploy.Incomplete {
+		return nil
+	}
 	dir := "/etc/postfix"
 	if r.Plan != nil && r.Plan.Instance != "" {
 		dir = r.Plan.Instance
 	}
-	fmt.Fprintf(&b, "  1. read what stands in the way above (a full disk, a read-only file system, Postfix not running), and mend it\n")
-	fmt.Fprintf(&b, "  2. postcert recover --instance %s     finishes the rollback; the journal with the former files is kept until then\n", dir)
-	fmt.Fprintf(&b, "  3. if that cannot be: put the files back from <state_dir>/journal by hand, then: postfix -c %s check && postfix -c %s reload || postfix -c %s start", dir, dir, dir)
-	return b.String()
+	return []string{
+		"read what stands in the way above (a full disk, a read-only file system, Postfix not running), and mend it",
+		fmt.Sprintf("postcert recover --instance %s     finishes the rollback; the journal with the former files is kept until then", dir),
+		fmt.Sprintf("if that cannot be: put the files back from <state_dir>/journal by hand, then: postfix -c %s check && postfix -c %s reload || postfix -c %s start", dir, dir, dir),
+	}
 }

@@ -161,6 +161,11 @@ func planOf(p *deploy.Plan) *planJSON {
 	for _, f := range p.Files {
 		j.Files = append(j.Files, f.Path)
 	}
+	for _, f := range p.Change.Files {
+		if !f.Own {
+			j.Files = append(j.Files, f.Path)
+		}
+	}
 	for _, f := range p.Copies() {
 		j.Files = append(j.Files, f.Path)
 	}
@@ -216,6 +221,7 @@ type transactionJSON struct {
 	Listeners  []observedJSON   `json:"listeners"`
 	Conflicts  []string         `json:"conflicts"`
 	Log        []string         `json:"log"`
+	ByHand     []string         `json:"by_hand,omitempty"` // what finishes a rollback that is incomplete, in order
 	Time       time.Time        `json:"time"`
 }
 
@@ -226,7 +232,7 @@ func transactionOf(r *deploy.Report) *transactionJSON {
 	j := &transactionJSON{
 		Outcome: r.Outcome, Rehearsed: r.Rehearsed, Generation: r.Generation, Running: r.Running,
 		Cause: r.Cause, Steps: []stepJSON{}, Listeners: []observedJSON{},
-		Conflicts: emptyNotNull(r.Conflicts), Log: emptyNotNull(r.Log), Time: r.Time.UTC().Truncate(time.Second),
+		Conflicts: emptyNotNull(r.Conflicts), Log: emptyNotNull(r.Log), ByHand: byHand(r), Time: r.Time.UTC().Truncate(time.Second),
 	}
 	for _, s := range r.Steps {
 		j.Steps = append(j.Steps, stepJSON{string(s.Step), s.Err == nil, s.Detail, s.Took.Milliseconds()})

@@ -31,14 +31,23 @@ func (a *app) probeCommand() *cobra.Command {
 			if f.keyType != "" && f.keyType != "rsa" && f.keyType != "ecdsa" {
 				return usagef("--key-type %q: use rsa or ecdsa", f.keyType)
 			}
-			list, err := a.endpoints(ctx, args, f.mx, res)
+			tune := func(e *probe.Endpoint) {
+				e.ServerName, e.KeyType = orText(f.sni, e.ServerName), f.keyType
+				e.ProxyProtocol = e.ProxyProtocol || f.proxy
+				e.OpenSSL = opensslPath()
+			}
+			if f.mx != "" {
+				if len(args) > 0 {
+					return usagef("--mx asks the MX hosts of a domain; leave %q out", args[0])
+				}
+				return a.probeMX(ctx, f.mx, tune, res)
+			}
+			list, err := a.endpoints(ctx, args, res)
 			if err != nil {
 				return err
 			}
 			for i := range list {
-				list[i].ServerName, list[i].KeyType = orText(f.sni, list[i].ServerName), f.keyType
-				list[i].ProxyProtocol = list[i].ProxyProtocol || f.proxy
-				list[i].OpenSSL = opensslPath()
+				tune(&list[i])
 			}
 			return a.probe(ctx, list, res)
 		}),
@@ -52,10 +61,7 @@ func (a *app) probeCommand() *cobra.Command {
 }
 
 // endpoints are the given ones, or every listener of the instance.
-func (a *app) endpoints(ctx context.Context, args []string, mx string, res *result) ([]probe.Endpoint, error) {
-	if mx != "" {
-		return mxEndpoints(ctx, mx)
-	}
+func (a *app) endpoints(ctx context.Context, args []string, res *result) ([]probe.Endpoint, error) {
 	if len(args) == 0 {
 		return a.listenerEndpoints(ctx, res)
 	}
@@ -127,25 +133,6 @@ func dnsName(host string) string {
 	return host
 }
 
-func mxEndpoints(ctx context.Context, domain string) ([]probe.Endpoint, error) {
-	records, err := net.DefaultResolver.LookupMX(ctx, domain)
-	if err != nil {
-		return nil, refuse("mx_lookup", problem.At{}, "looking up the MX hosts of %s: %v", domain, err)
-	}
-	var out []probe.Endpoint
-	for _, mx := range records {
-		host := strings.TrimSuffix(mx.Host, ".")
-		addrs, err := net.DefaultResolver.LookupHost(ctx, host)
-		if err != nil {
-			return nil, refuse("mx_lookup", problem.At{}, "looking up %s, an MX host of %s: %v", host, domain, err)
-		}
-		for _, addr := range addrs {
-			out = append(out, probe.Endpoint{Address: net.JoinHostPort(addr, "25"), Mode: probe.STARTTLS, ServerName: host})
-		}
-	}
-	return out, nil
-}
-
 func (a *app) listenerEndpoints(ctx context.Context, res *result) ([]probe.Endpoint, error) {
 	sites, unread, err := a.instances(ctx)
 	if err != nil {
@@ -168,8 +155,26 @@ func (a *app) listenerEndpoints(ctx context.Context, res *result) ([]probe.Endpo
 	return out, nil
 }
 
-// probe asks all endpoints side by side and prints what each presents.
+// probe asks all endpoints and prints what each presents.
 func (a *app) probe(ctx context.Context, list []probe.Endpoint, res *result) error {
+	results, err := a.ask(ctx, list, probe.Handshake)
+	if err != nil {
+		return err
+	}
+	anchors, err := a.probeAnchors()
+	if err != nil {
+		return err
+	}
+	return a.showProbes(results, anchors, res)
+}
+
+func (a *app) probeAnchors() (verify.Anchors, error) {
+	return verify.LoadAnchors(append(append([]string{}, a.conf.Trust...), a.flags.trust...))
+}
+
+// ask asks all endpoints side by side by one, with -v prints the dialogues, and returns
+// the answers in the same order.
+func (a *app) ask(ctx context.Context, list []probe.Endpoint, one func(context.Context, probe.Endpoint) probe.Result) ([]probe.Result, error) {
 	var transcripts []*transcript
 	results := make([]probe.Result, len(list))
 	var wg sync.WaitGroup
@@ -179,20 +184,16 @@ func (a *app) probe(ctx context.Context, list []probe.Endpoint, res *result) err
 			list[i].Transcript = t
 			transcripts = append(transcripts, t)
 		}
-		wg.Go(func() { results[i] = probe.Handshake(ctx, list[i]) })
+		wg.Go(func() { results[i] = one(ctx, list[i]) })
 	}
 	wg.Wait()
 	if err := ctx.Err(); err != nil {
-		return err
+		return nil, err
 	}
 	for _, t := range transcripts {
 		a.text.printf("%s\n%s", a.text.paint(bold, t.address), t.indented())
 	}
-	anchors, err := verify.LoadAnchors(append(append([]string{}, a.conf.Trust...), a.flags.trust...))
-	if err != nil {
-		return err
-	}
-	return a.showProbes(results, anchors, res)
+	return results, nil
 }
 
 func (a *app) showProbes(results []probe.Result, anchors verify.Anchors, res *result) error {

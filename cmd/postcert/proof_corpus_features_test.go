@@ -199,6 +199,27 @@ func TestCorpusFeatures(t *testing.T) {
 	t.Logf("R23: %d pairs (%d different main.cf), %d features, each at least %d times; %d pairs to be refused", len(all), len(distinct), len(features), slices.Min(count), refused)
 }
 
+// corpusSample is the corpus, with POSTCERT_LONG; without, the pairs that bring a
+// feature which fewer than two before them have, and those that are refused.
+func corpusSample(t *testing.T) []corpusPair {
+	all := corpus(t)
+	if long {
+		return all
+	}
+	count := make([]int, len(features))
+	return slices.DeleteFunc(all, func(p corpusPair) bool {
+		brings := p.refused != ""
+		l := p.laidIn(t)
+		for i, f := range features {
+			if f.has(l) {
+				brings = brings || count[i] < 2
+				count[i]++
+			}
+		}
+		return !brings
+	})
+}
+
 // laidIn lays the pair below a new directory and reads it back.
 func (p *corpusPair) laidIn(t *testing.T) laid {
 	t.Helper()

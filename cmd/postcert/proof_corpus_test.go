@@ -19,7 +19,7 @@ import (
 // corpusShards is how many hosts share the corpus among them.
 const corpusShards = 6
 
-// R23: each pair of the corpus becomes the /etc/postfix of a host, byte for
+// R23: each pair of corpusSample becomes the /etc/postfix of a host, byte for
 // byte, and gets a certificate. Then only the planned lines differ, by a line
 // differ that knows nothing of ours and by postconf; mode, owner, attributes,
 // access lists and links stay. Afterwards one half is undone, by a reload that
@@ -27,7 +27,7 @@ const corpusShards = 6
 func TestProofCorpus(t *testing.T) {
 	postfixtest.Shards(t, corpusShards, func(t *testing.T, shard int) {
 		w := newCorpusWorld(t)
-		for i, p := range corpus(t) {
+		for i, p := range corpusSample(t) {
 			if i%corpusShards == shard {
 				t.Run(p.name, func(t *testing.T) { w.try(t, p, i) })
 			}

@@ -29,8 +29,7 @@ func (a *app) renewCommand() *cobra.Command {
 	fs.BoolVar(&o.force, "force", false, "order also what is not due; limits of the CA and our own guards stay")
 	fs.BoolVar(&o.allowKeyChange, "allow-key-change", false, "accept another key although a TLSA record may name the present one")
 	fs.DurationVar(&o.interval, "interval", renewInterval, "how long until the next pass: what becomes due before is done now")
-	fs.BoolVar(&o.scheduled, "scheduled", false, "what waits for its time goes on waiting; how the daemon runs it")
-	_ = fs.MarkHidden("scheduled")
+	fs.BoolVar(&o.scheduled, "scheduled", false, "what waits for its time goes on waiting, and what was proven is proven again once a day; for timers that call often")
 	a.dryRunFlag(cmd, dryOrder)
 	return cmd
 }

@@ -37,6 +37,8 @@ import (
 //	       "Reload *"       all of them do
 //	                        several of these are separated by ", "
 //	at     "reload end: sh" that shell command runs at the event; $PPID is the program
+//	       "Unchanged end: sh"
+//	                        or when that method of deploy.MTA has answered
 //	clock  "begin -1h"      the time of day is another one from the beginning on
 //	       "prove begin @1970" or from that event on: in that year
 //	trace  a file for the numbers of operations and the events that occurred
@@ -134,15 +136,21 @@ func (w *world) happen(e deploy.Event) {
 		more, _ := strconv.Atoi(n)
 		w.kill = "op " + strconv.Itoa(w.changes+more)
 	}
-	if w.event == name {
-		cmd := exec.Command("/bin/sh", "-c", w.command)
-		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-		if err := cmd.Run(); err != nil {
-			fmt.Fprintf(os.Stderr, "test: %s: %v\n", w.command, err)
-		}
-		// A signal that the command sent has to reach the program's goroutine.
-		time.Sleep(50 * time.Millisecond)
+	w.runAt(name)
+}
+
+// runAt runs the command that is for that event.
+func (w *world) runAt(name string) {
+	if w.event != name {
+		return
 	}
+	cmd := exec.Command("/bin/sh", "-c", w.command)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		fmt.Fprintf(os.Stderr, "test: %s: %v\n", w.command, err)
+	}
+	// A signal that the command sent has to reach the program's goroutine.
+	time.Sleep(50 * time.Millisecond)
 }
 
 func (w *world) write() {
@@ -340,7 +348,9 @@ func (m *worldMTA) Unchanged(ctx context.Context, s cf.Snapshot) (bool, error) {
 	if err := m.w.call("Unchanged"); err != nil {
 		return false, err
 	}
-	return m.MTA.Unchanged(ctx, s)
+	same, err := m.MTA.Unchanged(ctx, s)
+	m.w.runAt("Unchanged end")
+	return same, err
 }
 
 func (m *worldMTA) Candidate(ctx context.Context, main, master []byte) (cf.Snapshot, error) {

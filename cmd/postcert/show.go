@@ -1,13 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"postcert/deploy"
+	"postcert/deploy/atomicfile"
 	"postcert/deploy/postfix/cf"
 	"postcert/verify/probe"
 )
@@ -32,6 +35,10 @@ func (a *app) showPlan(p *deploy.Plan) {
 	}
 	for _, l := range p.Scheme.Left {
 		a.text.printf("  left alone   %s has a certificate of its own: %s = %s\n", l.Service, l.Name, l.Value)
+	}
+	if a.planWords != nil {
+		a.text.printf("\n")
+		a.planWords()
 	}
 	a.text.printf("\n")
 }
@@ -61,7 +68,18 @@ func notRunning(p *deploy.Plan) string {
 // planDiff is the unified diff of both files.
 func planDiff(p *deploy.Plan) string {
 	return cf.Diff(filepath.Join(p.Instance, "main.cf"), p.Before.Main.Data, p.Main) +
-		cf.Diff(filepath.Join(p.Instance, "master.cf"), p.Before.Master.Data, p.Master)
+		cf.Diff(filepath.Join(p.Instance, "master.cf"), p.Before.Master.Data, p.Master) + filesDiff(p.Change.Files)
+}
+
+// filesDiff are the diffs of the texts among the files of a change.
+func filesDiff(files []deploy.FileChange) string {
+	out := ""
+	for _, f := range files {
+		if text := !f.Own && f.After.Kind == atomicfile.File && utf8.Valid(f.After.Data) && !bytes.ContainsRune(f.After.Data, 0); text {
+			out += cf.Diff(f.Path, f.Before.Data, f.After.Data)
+		}
+	}
+	return out
 }
 
 // showReport prints what every listener presents in the end, and the lines of

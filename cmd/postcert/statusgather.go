@@ -27,6 +27,9 @@ func (a *app) siteStates(ctx context.Context, s *site, name string, orders []ord
 	if err != nil {
 		res.problem(problem.Warn("record_unreadable", problem.At{}, "what is remembered of a certificate cannot be read: %v", err))
 	}
+	for _, p := range a.watchedFallbacks(ctx, s) {
+		res.problem(p)
+	}
 	var out []certStatus
 	add := func(v certStatus) {
 		v.view.next = a.nextOf(v.json.Record, v.view, orders)
@@ -135,6 +138,9 @@ func (a *app) stateOf(ctx context.Context, s *site, st deploy.State, rec *status
 	v.view.problems = append(v.view.problems, a.noPass(st.Name)...)
 	if rec != nil {
 		v.view.problems = append(v.view.problems, a.disagrees(ctx, s, st, rec)...)
+	}
+	if !v.view.problems.Has("drift_table") { // no renewal has told it yet
+		v.view.problems = append(v.view.problems, st.Tables...)
 	}
 	for _, o := range st.Listeners {
 		v.json.Listeners = append(v.json.Listeners, observedOf(o))

@@ -284,6 +284,10 @@ func ofCommand(command string, st int, problems problem.List, others []notify.Su
 	if said || c == nil {
 		return nil
 	}
+	if command == "recover" && c.Event == notify.Failure {
+		c.Headline = "postcert recover failed, an interrupted deploy may still be open (" + c.ID + ")"
+		c.State = "It is not known whether Postfix serves what it served before that deploy, or what the deploy was to install; see: postcert status"
+	}
 	c.Once, c.Tried = c.Event == notify.Failure, now
 	s.Conditions = []notify.Condition{*c}
 	return []notify.Subject{s}

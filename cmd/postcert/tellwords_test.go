@@ -109,6 +109,17 @@ func TestToldOfCommand(t *testing.T) {
 	}
 }
 
+// A recover that fails says nothing of what is served that it does not know.
+func TestToldOfRecover(t *testing.T) {
+	wrong := problem.List{problem.New("journal_damaged", problem.At{}, "it cannot be read")}
+	for command, knows := range map[string]bool{"recover": false, "install-cert": true} {
+		c := ofCommand(command, statusFailed, wrong, nil, time.Now())[0].Conditions[0]
+		if says := strings.Contains(c.Headline+c.State, "serves what it served before.") || strings.Contains(c.Headline, "is served"); says != knows {
+			t.Errorf("%s: %q, %q", command, c.Headline, c.State)
+		}
+	}
+}
+
 // A certificate is late by a fraction of its life, whatever that is.
 func TestToldOfExpiry(t *testing.T) {
 	from := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)

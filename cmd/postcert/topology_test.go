@@ -53,6 +53,23 @@ func TestS23Impostor(t *testing.T) {
 	h.wantServed("127.0.0.1:465", postfixtest.Implicit, other)
 }
 
+// S23: one with a trusted certificate of other names: refused, and the place is
+// named; once it is left out its names require nothing.
+func TestS23TrustedImpostor(t *testing.T) {
+	h := newHost(t, postfixtest.Options{Address: "all"})
+	pem, leaf := h.trusted(certtest.Leaf{Names: []string{"shop.example.test"}})
+	h.impostorWith("127.0.0.1:465", pem, leaf)
+	l := h.lineage(certtest.Leaf{})
+	before := h.pf.Files()
+	h.postcert("install-cert", l).want(3).says("names_shrunk").says("served now at 127.0.0.1:465 is valid for \"shop.example.test\"")
+	for _, d := range postfixtest.Compare(before, h.pf.Files()) {
+		t.Errorf("changed: %s", d)
+	}
+	h.postcert("install-cert", l, "--ignore-listener", "127.0.0.1:465").want(0)
+	h.wantServed(postfixtest.SMTP, postfixtest.StartTLS, h.leafOf(l))
+	h.wantServed("127.0.0.1:465", postfixtest.Implicit, leaf)
+}
+
 // S24: the master dies while we work: Postfix is started again, with what it
 // served before, whenever it happens, and within the 10 s of R27.
 func TestS24MasterDies(t *testing.T) {
@@ -120,7 +137,7 @@ func TestS25Stopped(t *testing.T) {
 			t.Errorf("rehearsed %v, running %v", tx["rehearsed"], tx["running"])
 		}
 	}
-	h.postcert("install-cert", second).want(9).says("not running")
+	h.postcert("install-cert", second).want(9).says("not running").says("[not_running]")
 	h.postcert("rollback", hostName).want(9).says("not running")
 	h.pf.Start()
 	h.serves(h.leafOf(first))

@@ -175,6 +175,13 @@ func (s stage) Sweep(ctx context.Context) error { return s.Stage.Sweep(ctx) }
 
 func (s stage) Rehearse(ctx context.Context, r deploy.Rehearsal) ([]deploy.Presented, error) {
 	want := map[string]map[string][][]byte{}
+	dir, err := s.files(&r)
+	if dir != "" {
+		defer os.RemoveAll(dir)
+	}
+	if err != nil {
+		return nil, err
+	}
 	c := rehearsal.Candidate{
 		Version: r.Candidate.Version, DaemonDirectory: r.Candidate.Effective("", "daemon_directory"),
 		Parameters: r.Candidate.Expanded, Substitute: r.Substitute,
@@ -189,16 +196,48 @@ func (s stage) Rehearse(ctx context.Context, r deploy.Rehearsal) ([]deploy.Prese
 	for _, p := range rep.Served {
 		out = append(out, deploy.Presented{Service: p.Service, Result: p.Result})
 	}
+	if missing := saslMissing(r, rep); missing != nil {
+		return out, missing // also where its daemon died of that
+	}
 	if refused, ok := errors.AsType[*rehearsal.RefusedError](err); ok {
 		return out, &deploy.RefusedError{Why: refusedWords(refused), Log: refused.Log}
 	}
 	return out, err
 }
 
+// files writes what files will hold into a directory of their own, side by side, as
+// a table's text and its index must be, and has them take the place of the live ones.
+func (s stage) files(r *deploy.Rehearsal) (dir string, err error) {
+	if len(r.Files) == 0 {
+		return "", nil
+	}
+	if err := os.MkdirAll(s.RuntimeDir, 0o700); err != nil {
+		return "", err
+	}
+	if dir, err = os.MkdirTemp(s.RuntimeDir, "files-"); err != nil {
+		return "", err
+	}
+	by := maps.Clone(r.Substitute)
+	if by == nil {
+		by = map[string]string{}
+	}
+	for path, data := range r.Files {
+		by[path] = filepath.Join(dir, filepath.Base(path))
+		if err := os.WriteFile(by[path], data, 0o600); err != nil {
+			return dir, err
+		}
+	}
+	r.Substitute = by
+	return dir, nil
+}
+
 func service(s cf.Snapshot, act deploy.Act) rehearsal.Service {
 	out := rehearsal.Service{
 		ID: act.Service.ID(), Implicit: act.Listener.Implicit, Postscreen: act.Listener.Postscreen,
-		SNI: act.SNI, KeyTypes: slices.Sorted(maps.Keys(act.Want)), Parameters: map[string]string{},
+		SNI: act.SNI, KeyTypes: slices.Sorted(maps.Keys(act.Want)), Parameters: map[string]string{}, AnyChain: act.Good,
+	}
+	if act.Auth {
+		out.SASL = saslOf(s, act.Service)
 	}
 	// Behind postscreen it is tlsproxy that shows the certificate.
 	tlsproxy := out.ID

@@ -2,11 +2,16 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -76,13 +81,21 @@ func (h *host) during(event string, f func(), args ...string) answer {
 // its own, until the test ends.
 func (h *host) impostor(addr string) (leaf string) {
 	h.t.Helper()
+	pem := filepath.Join(h.t.TempDir(), "pair.pem")
+	leaf = postfixtest.WritePair(h.t, pem, "impostor.invalid")
+	h.impostorWith(addr, pem, leaf)
+	return leaf
+}
+
+// impostorWith is an impostor with the key and chain of a file.
+func (h *host) impostorWith(addr, pem, leaf string) {
+	h.t.Helper()
 	dir := h.t.TempDir()
 	build := exec.Command("go", "build", "-o", dir+"/impostor", "postcert/contrib/impostor")
 	if out, err := build.CombinedOutput(); err != nil {
 		h.t.Fatalf("%v: %s", err, out)
 	}
-	leaf = postfixtest.WritePair(h.t, dir+"/pair.pem", "impostor.invalid")
-	cmd := exec.Command(dir+"/impostor", "-listen", addr, "-implicit", "-pem", dir+"/pair.pem")
+	cmd := exec.Command(dir+"/impostor", "-listen", addr, "-implicit", "-pem", pem)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Start(); err != nil {
 		h.t.Fatal(err)
@@ -92,7 +105,6 @@ func (h *host) impostor(addr string) (leaf string) {
 		_ = cmd.Wait()
 	})
 	postfixtest.WaitServed(h.t, addr, postfixtest.Implicit, leaf)
-	return leaf
 }
 
 // appendPlainly adds a line to main.cf as an editor does that knows no locks.
@@ -223,6 +235,14 @@ func TestS32RollbackFails(t *testing.T) {
 		t.Error("the journal was not kept")
 	}
 	h.postcert("status").want(8)
+	var j struct {
+		Transaction struct {
+			ByHand []string `json:"by_hand"`
+		} `json:"transaction"`
+	}
+	if a := h.postcert("recover", "--json").want(5); json.Unmarshal([]byte(a.stdout), &j) != nil || len(j.Transaction.ByHand) != 3 || !strings.Contains(j.Transaction.ByHand[1], "recover --instance "+h.pf.ConfigDir) {
+		t.Errorf("by hand: %q\n%s", j.Transaction.ByHand, a.stdout)
+	}
 	off()
 	h.postcert("recover").want(0)
 	for _, d := range postfixtest.Compare(before, h.pf.Files()) {
@@ -305,6 +325,48 @@ func TestS34DryRun(t *testing.T) {
 	for _, d := range postfixtest.Compare(state, postfixtest.Tree(t, h.state)) {
 		t.Errorf("state: %s", d)
 	}
+}
+
+// What somebody else adds to main.cf at the last moment, after the plan was compared
+// with what stands there, is not lost: the plan is overtaken.
+func TestForeignEditBeforeJournal(t *testing.T) {
+	h := newHost(t, postfixtest.Options{})
+	first, before := h.served(), h.pf.Main()
+	const line = "smtpd_banner = $myhostname"
+	edit := "echo '" + line + "' >>" + filepath.Join(h.pf.ConfigDir, "main.cf")
+	h.with(doAt+"=Unchanged end: "+edit).postcert("install-cert", h.lineage(certtest.Leaf{})).
+		want(7).says("[plan_stale]").says("run it again")
+	if got, want := string(h.pf.Main()), string(before)+line+"\n"; got != want {
+		t.Errorf("main.cf is\n%s\nwant\n%s", got, want)
+	}
+	h.wantServed(postfixtest.SMTP, postfixtest.StartTLS, first)
+	h.postcert("install-cert", h.lineage(certtest.Leaf{})).want(0)
+	if !strings.Contains(string(h.pf.Main()), "\n"+line+"\n") {
+		t.Error("the edit is lost")
+	}
+}
+
+// A main.cf that is another one at each look is told as what it is.
+func TestForeignEditsWithoutEnd(t *testing.T) {
+	h := newHost(t, postfixtest.Options{})
+	ctx, stop := context.WithCancel(t.Context())
+	var somebody sync.WaitGroup
+	defer somebody.Wait()
+	defer stop()
+	somebody.Go(func() {
+		path, main := filepath.Join(h.pf.ConfigDir, "main.cf"), h.pf.Main()
+		for n := 0; ctx.Err() == nil; n++ {
+			text := fmt.Appendf(slices.Clip(main), "smtpd_banner = $myhostname %d\n", n)
+			// Postfix waits for as long as main.cf is new.
+			cool := time.Now().Add(-time.Minute)
+			if err := errors.Join(os.WriteFile(path+".new", text, 0o644), os.Chtimes(path+".new", cool, cool), os.Rename(path+".new", path)); err != nil {
+				t.Error(err)
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
+	h.postcert("install-cert", h.lineage(certtest.Leaf{})).want(7).says("[plan_stale]").says("main.cf").says("run it again")
 }
 
 // What somebody else adds to main.cf between our commit and our undo is kept.

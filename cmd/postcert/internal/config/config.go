@@ -300,9 +300,11 @@ const (
 	OnRecovery Event = "recovery" // what was wrong is right again
 )
 
-// Notify says who is told. The zero value is the default: the mail log at error
-// priority, and one mail to postmaster. In the file it is a list of targets, which
-// replaces the mail, or the word none.
+// Notify says who is told. By default the mail log at error priority, and
+// postmaster by one mail. In the file it is a list of targets, which replaces the
+// mail, or the word none.
+//
+// The zero value is the default.
 type Notify struct {
 	None    bool
 	Targets []NotifyTarget

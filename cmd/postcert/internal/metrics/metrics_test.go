@@ -43,6 +43,12 @@ func full() Snapshot {
 
 const day = 24 * time.Hour
 
+// all are the metrics that there are.
+var all = []*metric{
+	buildInfo, notAfter, notBefore, wanted, drifted, probed, lastDeploy, lastDuration, lastOK, lastExit, lastSuccess, attempt,
+	served, agrees, lastPass, windowStart, windowEnd, nextOrder, renewals, failures,
+}
+
 // sample is a line of the text format with its labels.
 var sample = regexp.MustCompile(`(?m)^(postcert_[a-z_]+)(?:\{([^}]*)\})? `)
 
@@ -65,9 +71,13 @@ func printed(t *testing.T, text []byte) map[string][]string {
 
 func textOf(t *testing.T, s Snapshot) []byte {
 	t.Helper()
-	text, err := Text(s)
-	if err != nil {
-		t.Fatal(err)
+	text := Text(s)
+	seen := map[string]bool{}
+	for _, m := range sample.FindAllString(string(text), -1) {
+		if seen[m] {
+			t.Errorf("%s is there twice", m)
+		}
+		seen[m] = true
 	}
 	return text
 }
@@ -228,6 +238,39 @@ func TestHandler(t *testing.T) {
 	}
 	if status, _ := get("/debug/pprof/"); status != 404 {
 		t.Errorf("/debug/pprof/: %d", status)
+	}
+}
+
+// One scrape at a time, in a format that every Prometheus reads.
+func TestHandlerOneAtATime(t *testing.T) {
+	begun, goOn := make(chan bool), make(chan bool)
+	server := httptest.NewServer(Handler(func() Snapshot { begun <- true; <-goOn; return full() }))
+	defer server.Close()
+	first := make(chan *http.Response)
+	go func() {
+		r, err := http.Get(server.URL + "/metrics")
+		if err != nil {
+			t.Error(err)
+		}
+		first <- r
+	}()
+	<-begun
+	second, err := http.Get(server.URL + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.Body.Close()
+	close(goOn)
+	r := <-first
+	if r == nil {
+		t.FailNow()
+	}
+	defer r.Body.Close()
+	if second.StatusCode != http.StatusServiceUnavailable || r.StatusCode != http.StatusOK {
+		t.Errorf("the first %d, one beside it %d", r.StatusCode, second.StatusCode)
+	}
+	if got := r.Header.Get("Content-Type"); !strings.HasPrefix(got, "text/plain; version=0.0.4") {
+		t.Errorf("Content-Type: %s", got)
 	}
 }
 
