@@ -51,9 +51,9 @@ stage() {
 	exit 1
 }
 
-packages='postfix postfix-mysql postfix-pcre bind9 dovecot-imapd certbot lego dehydrated uacme acmetool curl openssl gcc libc6-dev acl attr patch strace procps iproute2 util-linux e2fsprogs ca-certificates prometheus systemd'
+packages='postfix postfix-mysql postfix-pcre bind9 dovecot-imapd certbot lego dehydrated uacme acmetool curl openssl gcc libc6-dev acl attr patch strace procps iproute2 util-linux e2fsprogs ca-certificates prometheus systemd lintian rpm rpm2cpio cpio mandoc groff-base sslscan testssl.sh'
 [ "$form" != -long ] || packages="$packages xfsprogs btrfs-progs"
-programs='openssl named dovecot certbot lego gcc patch setfacl setfattr strace ps ip unshare mkfs.ext4 chattr promtool journalctl'
+programs='openssl named dovecot certbot lego gcc patch setfacl setfattr strace ps ip unshare mkfs.ext4 chattr promtool journalctl lintian rpm rpm2cpio cpio mandoc groff sslscan testssl'
 
 installed() {
 	case $(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null) in
@@ -162,7 +162,7 @@ go_test() {
 # finish NAME TITLE BEGIN FILES: the packages, what failed, the figures, and the
 # stage's line of what go_test left in files.
 finish() {
-	cat "$work"/$1*.json | "$work/testsummary" $noskip -figures '^[RDS][0-9]+[^:]*: ' >"$work/$1.summary"
+	cat "$work"/$1*.json | "$work/testsummary" $noskip -slowest 8 -figures '^[RDS][0-9]+[^:]*: ' >"$work/$1.summary"
 	echo $? >"$work/$1-summary.status"
 	sed '$d' "$work/$1.summary"
 	tail -n 1 "$work/$1.summary" >>"$work/counts"
@@ -260,6 +260,6 @@ if [ "$form" != -short ]; then
 	export CGO_ENABLED
 	stage 'contrib/dns' sh -c 'cd contrib/dns && go vet ./... && go test -count=1 ./...'
 	shown 'mutants' go run ./contrib/mutants
-	shown 'fuzz, a minute each' go run ./contrib/fuzz -time 60s -jobs 6 "$@"
+	shown 'fuzz, a minute each' go run ./contrib/fuzz -time 60s -jobs 11 "$@"
 fi
 total

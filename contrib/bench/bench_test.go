@@ -32,6 +32,8 @@ func TestParse(t *testing.T) {
 		{"-acme -certificates 1", "fewer than 2"},
 		{"-hook -rounds 7", ""},
 		{"-hook -acme", "exclude each other"},
+		{"-scan -rounds 7", ""},
+		{"-scan -hook", "exclude each other"},
 		{"rounds", "unexpected argument"},
 		{"-unknown", "not defined"},
 	} {

@@ -48,6 +48,20 @@
 //
 //	go run ./contrib/bench -hook -check              in about a minute
 //
+// With -scan it is what audit, probe and harden say about listeners, beside sslscan
+// and testssl.sh of Debian, on one Postfix with six listeners: a good one, and five
+// that are expired, lack the intermediate, have another name, allow TLS 1.0, or speak
+// TLS 1.2 alone. Each is timed on the good one, as a whole process; then each says
+// what it thinks of all six, and openssl s_client judges every verdict:
+//
+//	go run ./contrib/bench -scan -check              in about three minutes
+//
+// They are not after the same thing. sslscan and testssl.sh look from outside and
+// know every suite; audit reads the configuration, and names the line to change.
+// testssl.sh calls anonymous suites on a mail server critical, and audit does not:
+// Postfix has them on for clients that do not ask for a certificate (TLS_README,
+// smtpd_tls_exclude_ciphers), and who asks for one never offers them.
+//
 // An idle host has not touched its configuration for an hour. On a hot one
 // main.cf and master.cf were written just before each turn, so that Postfix's
 // own commands pause for all contestants, postcert included.
@@ -91,6 +105,8 @@ type settings struct {
 	hook         bool // the deploy hook in place of the contest
 	contradicted int  // deploys of it that fail, each of which takes as long as its proof may
 	acme         bool // the contest of the ACME clients in place of the others
+	scan         bool // the scanners in place of the contest
+	slow         int  // turns of testssl.sh in it
 	certificates int  // that everybody orders in it
 	daily, ticks int  // certificates and wakes of the daemon in it
 }
@@ -115,16 +131,17 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	f.BoolVar(&s.check, "check", false, "exit with status 1 if a bound is missed")
 	f.BoolVar(&s.json, "json", false, "one JSON object in place of the table")
 	f.BoolVar(&s.hook, "hook", false, "instead: what the deploy hook costs the client that calls it")
+	f.BoolVar(&s.scan, "scan", false, "instead: what audit, probe and harden say, and how soon, beside sslscan and testssl.sh")
 	f.BoolVar(&s.acme, "acme", false, "instead: order certificates beside lego and certbot, and keep a daemon for a day")
 	f.IntVar(&s.certificates, "certificates", 50, "with -acme: how many each orders")
-	s.daily, s.ticks, s.contradicted = dayCertificates, minutesADay, 1
+	s.daily, s.ticks, s.contradicted, s.slow = dayCertificates, minutesADay, 1, 3
 	err := f.Parse(args)
 	switch {
 	case err != nil:
 	case f.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", f.Arg(0))
-	case s.hook && s.acme:
-		err = errors.New("-hook and -acme exclude each other")
+	case s.hook && s.acme, s.scan && s.acme, s.scan && s.hook:
+		err = errors.New("-hook, -scan and -acme exclude each other")
 	case s.certificates < 2:
 		err = errors.New("-certificates: fewer than 2 say nothing")
 	case s.rounds < 7:
@@ -150,6 +167,9 @@ func run(args []string, stdout, stderr io.Writer) (status int) {
 		}
 		if s.hook {
 			return measureHook(ctx, t, s, stderr)
+		}
+		if s.scan {
+			return measureScan(ctx, t, s, stderr)
 		}
 		return measure(ctx, t, s, stderr)
 	})

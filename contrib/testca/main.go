@@ -8,7 +8,9 @@
 // prints the URL of its directory on standard output. Every name resolves to
 // 127.0.0.1 for it. With -renew-after it wishes the first certificate to be renewed
 // that long after it is asked about it, and no other; with -refuse-after it stops
-// answering after so many orders. It knows no certificate of an earlier run.
+// answering after so many orders. With -profile it offers that profile alone; Pebble
+// picks one at random where an order names none. It knows no certificate of an
+// earlier run.
 package main
 
 import (
@@ -44,13 +46,22 @@ func run(args []string) error {
 	life := fs.Duration("for", time.Minute, "end after this time")
 	renewAfter := fs.Duration("renew-after", 0, "wish the first certificate to be renewed so long after it is asked about it")
 	refuseAfter := fs.Int("refuse-after", 0, "answer nothing but 503 to orders after so many; 0: never")
+	profile := fs.String("profile", "", "offer this profile alone: classic (90 days), tlsserver (45) or shortlived (160 hours)")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
 	if *dir == "" || fs.NArg() > 0 {
 		return errors.New("usage: testca -dir DIR [-http PORT] [-for TIME]")
 	}
-	ca, err := acmetest.New(acmetest.Options{Listen: *listen, HTTPPort: *httpPort, TLSPort: *tlsPort, Dir: *dir})
+	options := acmetest.Options{Listen: *listen, HTTPPort: *httpPort, TLSPort: *tlsPort, Dir: *dir}
+	if *profile != "" {
+		one, known := acmetest.LetsEncrypt[*profile]
+		if !known {
+			return fmt.Errorf("-profile: %q is none of Let's Encrypt's", *profile)
+		}
+		options.Profiles = map[string]acmetest.Profile{*profile: one}
+	}
+	ca, err := acmetest.New(options)
 	if err != nil {
 		return err
 	}

@@ -12,11 +12,16 @@
 // With -figures REGEXP the lines that match it are printed from tests that passed,
 // too: what a test has measured is its result.
 //
+// With -slowest N the N tests that took longest follow, with their seconds: what
+// to look at when a stage takes too long. Tests that run beside each other share
+// the machine, so these need not add up to the time of the stage.
+//
 //	go test -json ./... | testsummary -noskip -figures '^R[0-9]+: '
 package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -29,6 +34,7 @@ import (
 
 func main() {
 	noskip := flag.Bool("noskip", false, "fail if a test was skipped")
+	slowest := flag.Int("slowest", 0, "print that many of the tests that took longest")
 	pattern := flag.String("figures", "", "print the log lines of passed tests that match this regular expression")
 	flag.Parse()
 	var figures *regexp.Regexp
@@ -39,7 +45,8 @@ func main() {
 			os.Exit(2)
 		}
 	}
-	if !summarize(os.Stdin, os.Stdout, *noskip, figures) {
+	r := &results{out: os.Stdout, figures: figures, slowest: *slowest}
+	if !r.summarize(os.Stdin, *noskip) {
 		os.Exit(1)
 	}
 }
@@ -59,6 +66,8 @@ type event struct {
 type results struct {
 	out                     io.Writer
 	figures                 *regexp.Regexp // nil: none are printed
+	slowest                 int            // how many of them are printed
+	times                   []timing       // of the tests that have ended
 	passed, failed, skipped int
 	packages                int                            // that have ended
 	broken                  int                            // of these, that failed
@@ -66,9 +75,16 @@ type results struct {
 	build                   map[string][]string            // package: the compiler's output
 }
 
+// timing is how long a test took, with its parts.
+type timing struct {
+	name    string
+	seconds float64
+}
+
 // summarize reads events from in until its end. It tells whether all is well.
-func summarize(in io.Reader, out io.Writer, noskip bool, figures *regexp.Regexp) bool {
-	r := &results{out: out, figures: figures, running: map[string]map[string][]string{}, build: map[string][]string{}}
+func (r *results) summarize(in io.Reader, noskip bool) bool {
+	r.running, r.build = map[string]map[string][]string{}, map[string][]string{}
+	out := r.out
 	scanner := bufio.NewScanner(in)
 	scanner.Buffer(nil, 16<<20)
 	for scanner.Scan() {
@@ -96,6 +112,7 @@ func summarize(in io.Reader, out io.Writer, noskip bool, figures *regexp.Regexp)
 		fmt.Fprintln(out, "testsummary: tests were skipped, and none may be")
 		well = false
 	}
+	r.printSlowest()
 	fmt.Fprintf(out, "%d passed, %d failed, %d skipped\n", r.passed, r.failed, r.skipped)
 	return well
 }
@@ -139,6 +156,17 @@ func (r *results) testEnd(e event, tests map[string][]string) {
 		fmt.Fprint(r.out, strings.Join(tests[e.Test], ""))
 	}
 	delete(tests, e.Test)
+	if r.slowest > 0 && !strings.Contains(e.Test, "/") {
+		r.times = append(r.times, timing{e.Test, e.Elapsed})
+	}
+}
+
+// printSlowest prints the tests that took longest, the longest first.
+func (r *results) printSlowest() {
+	slices.SortStableFunc(r.times, func(a, b timing) int { return cmp.Compare(b.seconds, a.seconds) })
+	for _, t := range r.times[:min(r.slowest, len(r.times))] {
+		fmt.Fprintf(r.out, "      %6.1f s  %s\n", t.seconds, t.name)
+	}
 }
 
 // logged is how t.Log begins a line: the file and the line of the call.

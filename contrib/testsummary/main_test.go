@@ -56,7 +56,7 @@ func TestSummarize(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var out strings.Builder
-			if got := summarize(strings.NewReader(module(t, tt.tests)), &out, tt.noskip, nil); got != tt.well {
+			if got := (&results{out: &out}).summarize(strings.NewReader(module(t, tt.tests)), tt.noskip); got != tt.well {
 				t.Errorf("well is %v, want %v", got, tt.well)
 			}
 			rest := out.String()
@@ -81,12 +81,12 @@ func TestCutOff(t *testing.T) {
 	const begin = `{"Action":"start","Package":"m"}` + "\n" + `{"Action":"run","Package":"m","Test":"TestA"}` + "\n"
 	const whole = `{"Action":"start","Package":"n"}` + "\n" + `{"Action":"pass","Package":"n"}` + "\n"
 	var out strings.Builder
-	if !summarize(strings.NewReader(whole), &out, false, nil) {
+	if !(&results{out: &out}).summarize(strings.NewReader(whole), false) {
 		t.Errorf("a whole package is refused:\n%s", &out)
 	}
 	for name, in := range map[string]string{"nothing": "", "no end": whole + begin, "not a result": "go: downloading x\n"} {
 		var out strings.Builder
-		if summarize(strings.NewReader(in), &out, false, nil) {
+		if (&results{out: &out}).summarize(strings.NewReader(in), false) {
 			t.Errorf("%s: all is well?\n%s", name, &out)
 		}
 	}
@@ -95,8 +95,25 @@ func TestCutOff(t *testing.T) {
 func TestFigures(t *testing.T) {
 	in := module(t, "import \"testing\"\nfunc TestA(t *testing.T) { t.Log(\"R1: 300 kills\\nnot this\"); t.Log(\"nor R1: this\") }")
 	var out strings.Builder
-	summarize(strings.NewReader(in), &out, true, regexp.MustCompile(`^R[0-9]+: `))
+	(&results{out: &out, figures: regexp.MustCompile(`^R[0-9]+: `)}).summarize(strings.NewReader(in), true)
 	if !strings.HasPrefix(out.String(), "      R1: 300 kills\n") || strings.Contains(out.String(), "this") {
 		t.Errorf("got %q", &out)
+	}
+}
+
+func TestSlowest(t *testing.T) {
+	in := `{"Action":"pass","Package":"m","Test":"TestA","Elapsed":1.5}
+{"Action":"pass","Package":"m","Test":"TestB/part","Elapsed":70}
+{"Action":"pass","Package":"m","Test":"TestB","Elapsed":71}
+{"Action":"pass","Package":"m","Test":"TestC","Elapsed":0.2}
+{"Action":"pass","Package":"m","Elapsed":73}
+`
+	var out strings.Builder
+	r := &results{out: &out, slowest: 2}
+	if !r.summarize(strings.NewReader(in), false) {
+		t.Fatal(out.String())
+	}
+	if want := "        71.0 s  TestB\n         1.5 s  TestA\n4 passed, 0 failed, 0 skipped\n"; out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", &out, want)
 	}
 }
