@@ -362,12 +362,15 @@ func TestShards(t *testing.T) {
 	}
 }
 
-// A shard that fails is the test's failure.
+// A shard that fails is the test's failure, and why is said at the end.
 func TestShardsFailure(t *testing.T) {
 	if os.Getenv("POSTFIXTEST_SHARDS_FAIL") != "" {
 		Shards(t, 2, func(t *testing.T, shard int) {
-			if shard == 1 {
+			if shard == 0 {
+				t.Run("part", func(*testing.T) {})
 				t.Error("one of two")
+			} else {
+				t.Log("the other one")
 			}
 		})
 		return
@@ -375,8 +378,10 @@ func TestShardsFailure(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir()) // slots of its own, as above
 	cmd := shardCommand(t.Name(), 0)
 	cmd.Env = append(cmd.Env[1:], "POSTFIXTEST_SHARDS_FAIL=1")
+	cmd.Args = append(cmd.Args, "-test.v")
 	out, err := cmd.CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "one of two") {
+	passed, failed, found := strings.Cut(string(out), "exit status 1")
+	if err == nil || !found || !strings.Contains(passed, "the other one") || !strings.Contains(failed, "one of two") || strings.Contains(failed, "part") {
 		t.Errorf("a failing shard: %v\n%s", err, out)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -41,20 +42,39 @@ func Shards(t *testing.T, n int, f func(t *testing.T, shard int)) {
 	if strings.Contains(t.Name(), "/") {
 		t.Fatal("Shards is for top-level tests")
 	}
+	type result struct {
+		out []byte
+		err error
+	}
+	results := make([]result, n)
 	var all sync.WaitGroup
 	for shard := range n {
 		all.Go(func() {
 			defer slot(t)()
 			out, err := shardCommand(t.Name(), shard).CombinedOutput()
-			if err != nil {
-				t.Errorf("shard %d of %d: %v\n%s", shard, n, err, out)
-			} else if testing.Verbose() {
-				t.Logf("shard %d of %d:\n%s", shard, n, out)
-			}
+			results[shard] = result{out, err}
 		})
 	}
 	all.Wait()
+	// Failures come last, without the parts that passed: who reads only the end
+	// of a long output sees why.
+	for shard, r := range results {
+		if r.err == nil && testing.Verbose() {
+			t.Logf("shard %d of %d:\n%s", shard, n, r.out)
+		}
+	}
+	for shard, r := range results {
+		if r.err != nil {
+			t.Errorf("shard %d of %d: %v\n%s", shard, n, r.err, withoutPassed(r.out))
+		}
+	}
 }
+
+// passedLine is a line in which go test -v says that a part begins or passed.
+var passedLine = regexp.MustCompile(`(?m)^ *(=== (RUN|PAUSE|CONT|NAME) |--- PASS: ).*\n`)
+
+// withoutPassed is the output of a test without those lines.
+func withoutPassed(out []byte) []byte { return passedLine.ReplaceAll(out, nil) }
 
 // slotsPerCore bounds the shards that run at the same time on a machine, of all
 // test binaries together. With more, handshakes wait so long for a processor
