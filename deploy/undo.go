@@ -102,14 +102,18 @@ func (r *run) undo(ctx context.Context, cause error) error {
 
 // revert undoes the open transaction that n belongs to. It may be called again
 // after it failed, by another process.
+//
+// What was there is put back, read and proven before what was made goes: until
+// the master has read its former overrides, the processes that it starts look for
+// the files that the change named.
 func (r *run) revert(ctx context.Context, n note) error {
-	err := r.step(StepUndo, func() (string, error) {
-		conflicts, err := r.tx.Undo()
-		r.report.Conflicts = nil
-		for _, c := range conflicts {
-			r.report.Conflicts = append(r.report.Conflicts, conflictWords(c))
+	made := false
+	err := r.takeBack(func() (conflicts []journal.Conflict, err error) {
+		if !n.Running {
+			return r.tx.Undo()
 		}
-		return "", err
+		conflicts, made, err = r.tx.Restore()
+		return conflicts, err
 	})
 	if err != nil {
 		// The files that stand there are serveable, old or new: a master that
@@ -127,11 +131,28 @@ func (r *run) revert(ctx context.Context, n note) error {
 	if err := r.reprove(ctx, n); err != nil {
 		return err
 	}
+	if made {
+		if err := r.takeBack(r.tx.Undo); err != nil {
+			return err
+		}
+	}
 	r.report.Outcome = RolledBack
 	if err := r.close(nil); err != nil {
 		r.warnOpen(err)
 	}
 	return nil
+}
+
+// takeBack is a step of an undo, after which the report has its conflicts.
+func (r *run) takeBack(undo func() ([]journal.Conflict, error)) error {
+	return r.step(StepUndo, func() (string, error) {
+		conflicts, err := undo()
+		r.report.Conflicts = nil
+		for _, c := range conflicts {
+			r.report.Conflicts = append(r.report.Conflicts, conflictWords(c))
+		}
+		return "", err
+	})
 }
 
 func conflictWords(c journal.Conflict) string {

@@ -133,6 +133,31 @@ func TestAdoptMasterFirstUndone(t *testing.T) {
 	back("killed between the reloads")
 }
 
+// A first certificate is undone after its reload: until the master has read the
+// former overrides it starts processes with those that name the file of ours, which
+// therefore goes last.
+func TestUndoneWhileOverridesAreRead(t *testing.T) {
+	h, old := keyOverridden(t)
+	before := h.pf.Files()
+	next := h.lineage(certtest.Leaf{})
+	h.dies("prove begin", "install-cert", next, "--adopt-overrides")
+	former, ours := h.chainOf(old), h.chainOf(next)
+	times := h.atEach("undo end", func() {
+		for addr, chain := range h.look() {
+			if chain != former && chain != ours {
+				t.Errorf("%s: neither old nor new", addr)
+			}
+		}
+	}, "recover")
+	if times != 2 {
+		t.Errorf("%d steps of undo, want 2: what was there, then what was made", times)
+	}
+	for _, d := range postfixtest.Compare(before, h.pf.Files()) {
+		t.Errorf("not as it was: %s", d)
+	}
+	h.serves(h.leafOf(old))
+}
+
 // Where neither file can go first nothing is touched, and it is said why: here
 // the protocols are valid only if both files name the same certificate.
 func TestMixtureRefused(t *testing.T) {

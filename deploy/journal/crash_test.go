@@ -133,6 +133,11 @@ func deployAndUndo(fsys atomicfile.FS) error {
 	if err := tx.Commit(); err != nil {
 		return err
 	}
+	if _, made, err := tx.Restore(); err != nil {
+		return err
+	} else if !made {
+		return errors.New("what was made is gone before the rest is read")
+	}
 	if _, err := tx.Undo(); err != nil {
 		return err
 	}

@@ -167,6 +167,29 @@ func TestUndoConflicts(t *testing.T) {
 	}
 }
 
+// What was there is back, and what was made stays until the undo.
+func TestRestore(t *testing.T) {
+	f, _, tx := begun(t, nil)
+	for range 2 {
+		if conflicts, made, err := tx.Restore(); err != nil || len(conflicts) != 0 || !made {
+			t.Fatalf("got %v, %v, %v", conflicts, made, err)
+		}
+		for path, want := range map[string]string{pathMain: "smtpd_tls_cert_file = old\n", pathKey: string(fakeOld), pathOld: "to be dropped\n", pathNew: "*\n"} {
+			if s, _ := Capture(f, path); string(s.Data) != want {
+				t.Errorf("%s: got %q, want %q", path, s.Data, want)
+			}
+		}
+	}
+	if conflicts, err := tx.Undo(); err != nil || len(conflicts) != 0 {
+		t.Errorf("got %v, %v", conflicts, err)
+	}
+	for _, path := range []string{pathNew, pathDir} {
+		if s, _ := Capture(f, path); s.Kind != atomicfile.Absent {
+			t.Errorf("%s is left", path)
+		}
+	}
+}
+
 func TestUndoRestoresAttributes(t *testing.T) {
 	f, _, tx := begun(t, nil)
 	if s, _ := Capture(f, pathMain); !s.MTime.Equal(later) {

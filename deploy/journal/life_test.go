@@ -127,6 +127,9 @@ func (e lifeEngine) finish(tx *Tx) error {
 }
 
 func (e lifeEngine) undo(tx *Tx) error {
+	if _, _, err := tx.Restore(); err != nil {
+		return err
+	}
 	conflicts, err := tx.Undo()
 	if err == nil && len(conflicts) > 0 {
 		err = fmt.Errorf("conflicts where nobody else wrote: %v", conflicts)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"postcert/deploy/atomicfile"
 )
@@ -34,9 +35,29 @@ var ErrNotEmpty = errors.New("other files are in it")
 // When it returns without an error, what it says is on disk. The journal stays
 // open until [Tx.Close].
 func (tx *Tx) Undo() ([]Conflict, error) {
+	return tx.undoEach(func(Write) bool { return true })
+}
+
+// Restore is the part of an [Tx.Undo] that puts back what was there. What was made
+// where nothing was stays: a process that has not seen what is restored may read it
+// still. made tells whether there is any of that; Undo removes it.
+func (tx *Tx) Restore() (conflicts []Conflict, made bool, err error) {
+	conflicts, err = tx.undoEach(func(w Write) bool {
+		is := w.Before.Kind == atomicfile.Absent
+		made = made || is
+		return !is
+	})
+	return conflicts, made, err
+}
+
+// undoEach puts back the writes that chosen says, last write first.
+func (tx *Tx) undoEach(chosen func(Write) bool) ([]Conflict, error) {
 	var conflicts []Conflict
-	for i := len(tx.rec.Writes) - 1; i >= 0; i-- {
-		conflict, err := tx.undo(tx.rec.Writes[i])
+	for _, w := range slices.Backward(tx.rec.Writes) {
+		if !chosen(w) {
+			continue
+		}
+		conflict, err := tx.undo(w)
 		if err != nil {
 			return conflicts, fmt.Errorf("undoing: %w", err)
 		}
