@@ -36,15 +36,7 @@ func measureACME(ctx context.Context, t testing.TB, s settings, peers bool, prog
 			t.Fatal(err)
 		}
 	}
-	binary := s.postcert
-	if binary == "" {
-		fmt.Fprintln(progress, "building postcert")
-		binary = build(t)
-	}
-	if s.ahead {
-		goAhead(t)
-	}
-	onDisk(t, s.memory)
+	binary := prepare(t, s, progress)
 	i := newIssuing(t, binary)
 	rep := acmeReport{Slack: s.slack, Certificates: s.certificates, Launcher: start(ctx, t, nil, "/bin/true").Own}
 	rep.Turns = i.contest(ctx, s.certificates, i.contestants(peers), progress)

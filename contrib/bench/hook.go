@@ -35,15 +35,7 @@ type hookReport struct {
 // measureHook takes turns, round after round.
 func measureHook(ctx context.Context, t testing.TB, s settings, progress io.Writer) hookReport {
 	rep := hookReport{Slack: s.slack}
-	binary := s.postcert
-	if binary == "" {
-		fmt.Fprintln(progress, "building postcert")
-		binary = build(t)
-	}
-	if s.ahead {
-		goAhead(t)
-	}
-	onDisk(t, s.memory)
+	binary := prepare(t, s, progress)
 	h := newHookHost(t, binary)
 	other := h.other()
 	for n := range s.rounds {

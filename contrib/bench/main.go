@@ -194,10 +194,10 @@ func run(args []string, stdout, stderr io.Writer) (status int) {
 	return 0
 }
 
-// measure does all that s asks for. What it is at goes to progress.
-func measure(ctx context.Context, t testing.TB, s settings, progress io.Writer) report {
-	rep := report{Slack: s.slack}
-	binary := s.postcert
+// prepare makes the machine ready as s wants it, and is the program to measure.
+func prepare(t testing.TB, s settings, progress io.Writer) (binary string) {
+	t.Helper()
+	binary = s.postcert
 	if binary == "" {
 		fmt.Fprintln(progress, "building postcert")
 		binary = build(t)
@@ -206,6 +206,13 @@ func measure(ctx context.Context, t testing.TB, s settings, progress io.Writer) 
 		goAhead(t)
 	}
 	onDisk(t, s.memory)
+	return binary
+}
+
+// measure does all that s asks for. What it is at goes to progress.
+func measure(ctx context.Context, t testing.TB, s settings, progress io.Writer) report {
+	rep := report{Slack: s.slack}
+	binary := prepare(t, s, progress)
 	h := newHost(t, binary)
 	h.without = s.without
 	rep.Sync = syncCost(t, h.ours.Dir)

@@ -157,15 +157,7 @@ type verdict struct {
 // say with what openssl s_client does.
 func measureScan(ctx context.Context, t testing.TB, s settings, progress io.Writer) scanReport {
 	rep := scanReport{Slack: s.slack, Series: map[string]series{}}
-	binary := s.postcert
-	if binary == "" {
-		fmt.Fprintln(progress, "building postcert")
-		binary = build(t)
-	}
-	if s.ahead {
-		goAhead(t)
-	}
-	onDisk(t, s.memory)
+	binary := prepare(t, s, progress)
 	h := newScanHost(t, binary)
 	all := h.scanners()
 	for n := range s.rounds {

@@ -99,6 +99,16 @@ func writes(fsys atomicfile.FS) ([]Write, error) {
 	return out, nil
 }
 
+// commit makes all writes of tx.
+func commit(tx *Tx) error {
+	for i := range tx.rec.Writes {
+		if err := tx.Apply(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // deploy is the transaction as the engine runs it.
 func deploy(fsys atomicfile.FS) error {
 	j := testJournal(fsys)
@@ -110,7 +120,7 @@ func deploy(fsys atomicfile.FS) error {
 	if err != nil {
 		return err
 	}
-	if err := tx.Commit(); err != nil {
+	if err := commit(tx); err != nil {
 		return err
 	}
 	if err := tx.Mark("applied"); err != nil {
@@ -130,7 +140,7 @@ func deployAndUndo(fsys atomicfile.FS) error {
 	if err != nil {
 		return err
 	}
-	if err := tx.Commit(); err != nil {
+	if err := commit(tx); err != nil {
 		return err
 	}
 	if _, made, err := tx.Restore(); err != nil {

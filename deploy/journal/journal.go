@@ -7,7 +7,7 @@
 // down on disk how to undo all of them.
 //
 //	tx, err := j.Begin(writes, note)    // the undo is on disk when it returns
-//	err = tx.Commit()                   // the writes, in order, each durable
+//	err = tx.Apply(0)                   // the writes, in order, each durable
 //	err = tx.Mark("applied")            // where we are, for whoever finds this
 //	...                                 // reload, prove
 //	conflicts, err := tx.Undo()         // only if something was wrong
@@ -300,19 +300,8 @@ func (tx *Tx) Mark(name string) error {
 	return nil
 }
 
-// Commit makes all writes, in order; each is on disk before the next begins.
-// After an error some are made: the caller undoes.
-func (tx *Tx) Commit() error {
-	for i := range tx.rec.Writes {
-		if err := tx.Apply(i); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Apply makes write i, and does nothing if it is made already. It refuses with
-// a *[ChangedError] where somebody else changed the path since Begin.
+// Apply makes write i, and does nothing if it is made already: it is on disk when
+// Apply returns. After an error the caller undoes. It refuses with a *[ChangedError] where somebody else changed the path since Begin.
 func (tx *Tx) Apply(i int) error {
 	if tx.reopened {
 		return ErrReopened

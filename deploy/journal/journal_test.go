@@ -35,7 +35,7 @@ func begun(t *testing.T, change func(*Journal)) (*crashfs.FS, Journal, *Tx) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tx.Commit(); err != nil {
+	if err := commit(tx); err != nil {
 		t.Fatal(err)
 	}
 	return f, j, tx
@@ -65,8 +65,8 @@ func TestReopenedTransaction(t *testing.T) {
 	if again.ID() != tx.ID() || again.Phase() != "applied" || string(again.Note()) != `{"a":1}` || len(again.Paths()) != 6 {
 		t.Errorf("got %s %q %s %v", again.ID(), again.Phase(), again.Note(), again.Paths())
 	}
-	if err := again.Commit(); !errors.Is(err, ErrReopened) {
-		t.Errorf("Commit: got %v, want ErrReopened", err)
+	if err := commit(again); !errors.Is(err, ErrReopened) {
+		t.Errorf("Apply: got %v, want ErrReopened", err)
 	}
 	for range 3 {
 		if c, err := again.Undo(); err != nil || len(c) != 0 {
@@ -240,7 +240,7 @@ func TestDirectoryThatWasThereStays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tx.Commit(); err != nil {
+	if err := commit(tx); err != nil {
 		t.Fatal(err)
 	}
 	s.Mode = 0o755 // somebody else's chmod
@@ -323,7 +323,7 @@ func TestApplyRefusesForeignChange(t *testing.T) {
 	}
 	put(t, f, pathMain, "theirs\n", atomicfile.Attr{Mode: 0o644})
 	var changed *ChangedError
-	if err := tx.Commit(); !errors.As(err, &changed) || changed.Path != pathMain {
+	if err := commit(tx); !errors.As(err, &changed) || changed.Path != pathMain {
 		t.Fatalf("got %v, want ChangedError for %s", err, pathMain)
 	}
 	if conflicts, err := tx.Undo(); err != nil || len(conflicts) != 1 {
@@ -334,9 +334,9 @@ func TestApplyRefusesForeignChange(t *testing.T) {
 	}
 }
 
-// TestCommitAgain: a write whose last step failed is in place, and may be gone
+// TestApplyAgain: a write whose last step failed is in place, and may be gone
 // after a power cut. Asking again must not take it for done.
-func TestCommitAgain(t *testing.T) {
+func TestApplyAgain(t *testing.T) {
 	f := before(t)
 	w, err := writes(f)
 	if err != nil {
@@ -352,11 +352,11 @@ func TestCommitAgain(t *testing.T) {
 		}
 		return nil
 	}
-	if err := tx.Commit(); err == nil {
+	if err := commit(tx); err == nil {
 		t.Fatal("the failed fsync was not reported")
 	}
 	f.Before = nil
-	if err := tx.Commit(); err != nil {
+	if err := commit(tx); err != nil {
 		t.Fatal(err)
 	}
 	for c := range f.Crashes(crashfs.Weak) {
@@ -540,7 +540,7 @@ func TestUndoKeepsWhatIsNamed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tx.Commit(); err != nil {
+	if err := commit(tx); err != nil {
 		t.Fatal(err)
 	}
 	full = true

@@ -129,7 +129,7 @@ func osBegin(fsys atomicfile.FS, root string) (*Tx, error) {
 	if err != nil {
 		return nil, err
 	}
-	return tx, tx.Commit()
+	return tx, commit(tx)
 }
 
 func osDeploy(fsys atomicfile.FS, root string) error {

@@ -176,7 +176,7 @@ func (e lifeEngine) apply(c lifeChange) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(tx.Commit(), tx.Mark("reload")); err != nil {
+	if err := errors.Join(commit(tx), tx.Mark("reload")); err != nil {
 		return err
 	}
 	if c.fails {

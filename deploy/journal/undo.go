@@ -29,7 +29,7 @@ var ErrNotEmpty = errors.New("other files are in it")
 // is a [Conflict]. It ends at the first error, because what was written later
 // may need what was written before it: a main.cf that could not be put back, on
 // a full disk, names the certificate that would go next. So each state in which
-// it ends is one that Commit passed through. It can be called again at any time,
+// it ends is one that the writes passed through. It can be called again at any time,
 // by any process.
 //
 // When it returns without an error, what it says is on disk. The journal stays
