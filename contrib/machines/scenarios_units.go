@@ -11,6 +11,7 @@ func init() {
 		Scenario{ID: "unsettled", Title: "a journal that cannot be settled at boot: Postfix starts, and the unit has failed", Run: unsettledBoot},
 		Scenario{ID: "timer", Title: "the timer's service deploys what another client renewed, in its sandbox", Run: timerDeploys},
 		Scenario{ID: "daemonkill", Title: "the daemon and all its processes are killed in a deploy: settled, started again, deployed", Long: true, Run: daemonKilled},
+		Scenario{ID: "daemonhangs", Title: "the daemon gives no sign of life: systemd starts it again, and Postfix goes on", Run: daemonHangs},
 		Scenario{ID: "daemonstop", Title: "the daemon is stopped in a deploy: a completed rollback, and no failed unit", Run: daemonStopped},
 		Scenario{ID: "beside", Title: "the timer's service does nothing while the daemon runs", Run: besideDaemon},
 		Scenario{ID: "master", Title: "the master dies in a deploy by the timer's service: up in its own unit ten seconds later", Run: masterDies},
@@ -120,6 +121,35 @@ func daemonKilled(s *S) {
 	m.settled(time.Minute)
 	m.WaitServes(p, 5*time.Minute) // by the daemon that systemd started again
 	m.Sh("systemctl is-active postcert.service postcert-recover.path")
+}
+
+func daemonHangs(s *S) {
+	m, p := s.adopted()
+	m.Write("/etc/postcert/postcert.yaml", watchConfig, 0o644)
+	m.Write("/etc/systemd/system/postcert.service.d/soon.conf", "[Service]\nWatchdogSec=3s\nRestartSec=1s\n", 0o644)
+	m.Sh("systemctl daemon-reload && systemctl start postcert.service")
+	main := "systemctl show -p MainPID --value postcert.service"
+	first, master := m.Sh(main), m.MasterPID()
+	time.Sleep(6 * time.Second) // twice the limit: a daemon that works is left alone
+	if now := m.Sh(main); now != first {
+		s.Errorf("the daemon was process %s and is %s, and it did not hang", first, now)
+	}
+	m.Sh("kill -STOP " + first)
+	s.WaitFor("another daemon", time.Minute, func() bool {
+		now := m.Sh(main)
+		return now != "0" && now != first && m.Try("systemctl is-active postcert.service").Status == 0
+	})
+	m.Sh("journalctl -u postcert.service | grep -qi 'watchdog timeout'")
+	if out := m.Sh("journalctl -u postcert.service"); strings.Contains(out, "PRIVATE KEY") {
+		s.Errorf("a key is in the journal")
+	}
+	if m.MasterPID() != master {
+		s.Errorf("the master of Postfix is another one")
+	}
+	m.Serves(p)
+	next := s.Pair()
+	m.Lineage("mail.example.org", next)
+	m.WaitServes(next, time.Minute)
 }
 
 func daemonStopped(s *S) {

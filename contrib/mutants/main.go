@@ -16,8 +16,9 @@
 //	+++ b/deploy/atomicfile/atomicfile.go
 //	@@ ...
 //
-// With -v it prints what the failing tests said. Says is optional: words that the failing test must print, so that it fails for
-// this reason and no other. Test may name a subtest, TestX/name.
+// Says is optional: words that the failing test must print, so that it fails for
+// this reason and no other. Test may name a subtest, TestX/name. With -v the
+// output of the failing tests is printed.
 //
 // The patch is applied to copies, and the test binary is built with them by
 // go build -overlay; the source tree is never touched. A mutant is caught if the

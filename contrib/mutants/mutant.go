@@ -122,7 +122,7 @@ func (m mutant) apply(root, dir string) (overlay string, err error) {
 
 // build makes the test binary of a package.
 func (h *hunt) build(pkg, binary string, flags ...string) error {
-	args := append([]string{"test", "-c", "-vet=off", "-o", binary}, flags...)
+	args := append([]string{"test", "-c", "-vet=off", "-ldflags=-s -w", "-o", binary}, flags...)
 	cmd := exec.Command("go", append(args, "./"+pkg)...)
 	cmd.Dir = h.root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
