@@ -1,8 +1,12 @@
 package rehearsal
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strings"
+	"syscall"
 
 	"postcert/verify/probe"
 )
@@ -68,4 +72,27 @@ func unasked(served []Served) error {
 		}
 	}
 	return nil
+}
+
+// roomless adds to a *NotRunError where there is no room, if that is what the private
+// Postfix complains of: its own words name files of the room at most.
+func (r *room) roomless(err error) error {
+	not, ok := errors.AsType[*NotRunError](err)
+	if !ok {
+		return err
+	}
+	said := strings.ToLower(strings.Join(not.Log, "\n"))
+	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT} {
+		if !strings.Contains(said, errno.Error()) {
+			continue
+		}
+		full := &os.PathError{Op: "writing below", Path: r.dir, Err: errno}
+		if not.Err == nil {
+			not.Err = full
+		} else {
+			not.Err = fmt.Errorf("%w; %w", not.Err, full)
+		}
+		return not
+	}
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"postcert/verify/probe"
@@ -221,6 +222,21 @@ func TestJudge(t *testing.T) {
 				t.Errorf("got %q with %d lines, want %q with %d: %v", got, lines, tt.want, tt.lines, err)
 			}
 		})
+	}
+}
+
+// Where the private Postfix has no room, the error names the directory, which the
+// log does not.
+func TestRoomless(t *testing.T) {
+	r := &room{dir: "/run/postcert/rehearsal/x"}
+	full := &NotRunError{Why: "no answer", Log: []string{"rehearsal/tlsmgr: fatal: cannot write PRNG exchange file data/prng_exch: No space left on device"}}
+	if err := r.roomless(full); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), r.dir+": no space left on device") {
+		t.Errorf("got %v", err)
+	}
+	for _, err := range []error{nil, &RefusedError{Log: full.Log}, &NotRunError{Why: "no answer", Log: []string{"rehearsal/smtpd: fatal: other"}}} {
+		if got := r.roomless(err); errors.Is(got, syscall.ENOSPC) {
+			t.Errorf("%v: got %v", err, got)
+		}
 	}
 }
 

@@ -219,7 +219,7 @@ func (s Stage) rehearse(ctx context.Context, c Candidate) (report Report, err er
 	if err := r.start(ctx, c.DaemonDirectory, masterLife(s.Life)); err != nil {
 		log := r.log.settled(func(l []line) bool { return len(complaints(l)) > 0 })
 		report.Log = text(log)
-		return report, startError(err, log)
+		return report, r.roomless(startError(err, log))
 	}
 	report.Served = s.ask(ctx, c, r, groups)
 	log := r.log.settled(func(l []line) bool { return explained(report.Served, l) })
@@ -227,7 +227,7 @@ func (s Stage) rehearse(ctx context.Context, c Candidate) (report Report, err er
 	if err := ctx.Err(); err != nil {
 		return report, &NotRunError{Why: "it was ended", Log: complaints(log), Err: err}
 	}
-	return report, judge(report.Served, log)
+	return report, r.roomless(judge(report.Served, log))
 }
 
 // startError tells a master that did not come up because of the candidate from
