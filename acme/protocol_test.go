@@ -304,6 +304,8 @@ func TestReplaces(t *testing.T) {
 		{"unknown serial", refusal("malformed", 400), []bool{true, false, true}, true},
 		{"gone", refusal("malformed", 404), []bool{true, false, true}, true},
 		{"another account's", refusal("unauthorized", 403), []bool{true, false, true}, true},
+		{"not found, in Pebble's words", refusal("serverInternal", 500), []bool{true, false, true}, true},
+		{"a CA that is overloaded", refusal("serverInternal", 503), []bool{true, true}, false},
 		{"a refusal that has nothing to do with it", refusal("rejectedIdentifier", 400), []bool{true, true}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/letsencrypt/pebble/v2/core"
 )
 
 // The kinds of requests, for Fault and Request.
@@ -195,8 +197,9 @@ func (c *CA) handle(w http.ResponseWriter, r *http.Request) {
 }
 
 // settle comes after Pebble has written down that an order's certificate was
-// replaced, as the race detector sees it. Pebble writes that under the lock of the replaced order, after it has said
-// that the new one is valid, and reads it for the next order without the lock.
+// replaced, as the race detector sees it. Pebble writes that under the lock of the
+// replaced order, after it has said that the new one is valid, and reads it for the
+// next order without the lock.
 func (c *CA) settle(newOrder string) {
 	var o struct{ Replaces string }
 	if json.Unmarshal([]byte(newOrder), &o) != nil {
@@ -207,10 +210,29 @@ func (c *CA) settle(newOrder string) {
 	if err != nil || len(raw) == 0 {
 		return
 	}
+	c.index(raw)
 	if replaced, err := c.db.GetOrderByIssuedSerial(hex.EncodeToString(raw)); err == nil {
 		replaced.RLock()
 		_ = replaced.IsReplaced
 		replaced.RUnlock()
+	}
+}
+
+// index makes Pebble find the order of a certificate by the serial number as RFC
+// 9773 section 4.1 wants it: the bytes of the DER integer. Pebble files it without
+// the zero that these begin with where the next bit is set, so that one certificate
+// of 256 could not be replaced.
+func (c *CA) index(serial []byte) {
+	if serial[0] != 0 {
+		return
+	}
+	filed, err := c.db.GetOrderByIssuedSerial(hex.EncodeToString(serial[1:]))
+	if _, found := c.db.GetOrderByIssuedSerial(hex.EncodeToString(serial)); err != nil || found == nil {
+		return
+	}
+	again := &core.Order{Order: filed.Order, ID: filed.ID, AccountID: filed.AccountID, CertificateObject: &core.Certificate{ID: hex.EncodeToString(serial)}}
+	if err := c.db.AddOrderByIssuedSerial(again); err != nil {
+		panic(err) // it has a certificate
 	}
 }
 
