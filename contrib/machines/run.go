@@ -108,7 +108,7 @@ func (w *world) one(sc Scenario, r *Release) cell {
 	case c.verdict == cannot:
 		fmt.Printf("     %s\n", c.reason)
 	case c.verdict == failed && w.ctx.Err() == nil:
-		fmt.Printf("     %s\n%s\n", c.reason, indented(s.text.String()))
+		fmt.Printf("     %s\n%s\n", c.reason, indented(s.told()))
 	}
 	return c
 }
@@ -117,6 +117,7 @@ func (w *world) one(sc Scenario, r *Release) cell {
 func (s *S) perform(f func(*S)) {
 	s.verdict = passed
 	s.goexit(func() { f(s) })
+	s.ended = s.text.Len()
 	if s.verdict == failed {
 		s.goexit(s.postMortem)
 	}
@@ -149,6 +150,13 @@ func (s *S) goexit(f func()) {
 	<-done
 }
 
+// told is the transcript with what was found out after the failure first: who
+// prints only the beginning of it keeps that.
+func (s *S) told() string {
+	text := s.text.String()
+	return text[s.ended:] + "before that:\n" + text[:s.ended]
+}
+
 // postMortem adds what the machines know to the transcript of a failure.
 func (s *S) postMortem() {
 	if errors.Is(s.ctx.Err(), context.DeadlineExceeded) {
@@ -162,6 +170,7 @@ func (s *S) postMortem() {
 			continue
 		}
 		for _, command := range []string{
+			"journalctl --no-pager -q -o short-precise -n 20 -t postcert",
 			"systemctl --no-pager --failed",
 			"journalctl --no-pager -q -o short-precise -n 60",
 		} {

@@ -70,6 +70,7 @@ type S struct {
 
 	mu       sync.Mutex
 	text     strings.Builder // the transcript
+	ended    int             // its length when the scenario was over
 	machines []*Machine
 	cleanup  []func()
 	verdict  verdict
