@@ -161,7 +161,7 @@ func (e Edit) check() error {
 }
 
 // textReads tells whether NewText is one logical line, or one option on one
-// line, that says what New says.
+// line, that says what New says. A carriage return within a line is a blank.
 func (e Edit) textReads() bool {
 	if e.Service == "" {
 		lines, err := parseMain("", e.NewText)
@@ -173,7 +173,7 @@ func (e Edit) textReads() bool {
 		option = "-" + option
 	}
 	entry, err := parseEntry(logical{text: "s inet n - - - - smtpd " + option})
-	return err == nil && !strings.ContainsAny(option, "\r\n") && len(entry.service.Args) == 0 && len(entry.options) == 1 &&
+	return err == nil && !strings.Contains(option, "\n") && len(entry.service.Args) == 0 && len(entry.options) == 1 &&
 		entry.options[0].Name == e.Parameter && sameValue(&entry.options[0].Value, e.New)
 }
 
