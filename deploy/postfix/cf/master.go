@@ -163,6 +163,9 @@ func (e *entry) readOptions(words []token) []token {
 			if o == 0 {
 				continue
 			}
+			if strings.ContainsAny(flags, "{}") { // what the option is would end with its brace
+				e.broken = "the entry has a brace before an o among its flags"
+			}
 		}
 		opt := option{from: w.from + o}
 		if o == 1 {
