@@ -12,7 +12,7 @@ import (
 type Patch struct {
 	At           int    // offset in the file, in bytes, if nobody has edited it since
 	Take, Put    []byte // whole lines; empty: nothing is taken, or put
-	Above, Below []byte // whole lines around, 256 bytes at most
+	Above, Below []byte // whole lines around, 256 bytes at most or one
 }
 
 // patchAround is how much of the surroundings a patch remembers, in bytes.
@@ -65,22 +65,28 @@ func patchOf(from, to []byte) *Patch {
 		Above: bytes.Clone(lastLines(from[:head])), Below: bytes.Clone(firstLines(from[len(from)-tail:]))}
 }
 
-// lastLines are the whole lines at the end of data that fit into patchAround.
+// lastLines are the whole lines at the end of data that fit into patchAround, or
+// the last one if it does not.
 func lastLines(data []byte) []byte {
-	cut := data[max(0, len(data)-patchAround):]
-	if len(cut) < len(data) {
-		cut = cut[bytes.IndexByte(cut, '\n')+1:]
+	from := max(0, len(data)-patchAround)
+	if from > 0 {
+		last := bytes.LastIndexByte(bytes.TrimSuffix(data, []byte("\n")), '\n') + 1
+		from = min(from+bytes.IndexByte(data[from:], '\n')+1, last)
 	}
-	return cut
+	return data[from:]
 }
 
-// firstLines are those at its beginning.
+// firstLines are those at its beginning, or the first one.
 func firstLines(data []byte) []byte {
-	cut := data[:min(len(data), patchAround)]
-	if len(cut) < len(data) {
-		cut = cut[:bytes.LastIndexByte(cut, '\n')+1]
+	to := min(len(data), patchAround)
+	if to < len(data) {
+		first := bytes.IndexByte(data, '\n') + 1
+		if first == 0 {
+			first = len(data)
+		}
+		to = max(bytes.LastIndexByte(data[:to], '\n')+1, first)
 	}
-	return cut
+	return data[:to]
 }
 
 // on carries the patch out on a file that others may have edited since: where it
