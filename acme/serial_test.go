@@ -6,33 +6,37 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
-	"time"
 
 	"postcert/acme/acmetest"
 )
 
-// zeroSerial makes the serial numbers of Pebble, 8 random bytes, begin with a zero
+// zeroSerials makes the serial numbers of Pebble, 8 random bytes, begin with a zero
 // byte and a bit that is set: one of 256 does. In DER such an integer keeps the zero,
 // and so does the identifier of RFC 9773 section 4.1.
-type zeroSerial struct{ io.Reader }
+var zeroSerials atomic.Bool
 
-func (r zeroSerial) Read(p []byte) (int, error) {
+type serials struct{ io.Reader }
+
+func (r serials) Read(p []byte) (int, error) {
 	n, err := r.Reader.Read(p)
-	if n == 8 {
+	if n == 8 && zeroSerials.Load() {
 		p[0], p[1] = 0, p[1]|0x80
 	}
 	return n, err
 }
 
+// A CA's goroutines read it as long as they like, so it is changed before any.
+func init() { rand.Reader = serials{rand.Reader} }
+
 // A certificate whose serial number begins with a zero in its identifier is
 // replaced by one order, which says so.
 func TestSerialWithZero(t *testing.T) {
+	zeroSerials.Store(true)
+	defer zeroSerials.Store(false)
 	w := newWorld(t, acmetest.Options{})
 	w.register(t)
-	random := rand.Reader
-	rand.Reader = zeroSerial{random}
-	defer func() { rand.Reader = random }()
 	first := w.obtain(t, Options{})
 	leaf, err := w.Leaf(w.spec.Name)
 	if err != nil {
@@ -70,9 +74,8 @@ func TestReplacesNotFound(t *testing.T) {
 	if err := os.WriteFile(first.Dir+"/"+fileMeta, meta, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	began := time.Now()
-	if r := w.obtain(t, Options{Force: true}); !r.Renewed || time.Since(began) > time.Minute {
-		t.Errorf("%+v after %v", r, time.Since(began))
+	if r := w.obtain(t, Options{Force: true}); !r.Renewed {
+		t.Errorf("%+v", r)
 	}
 	said := newOrders(w.ca)
 	if last := said[len(said)-2:]; last[0].Status != 500 || !strings.Contains(last[0].Payload, "AQIDBA") || last[1].Status != 201 || strings.Contains(last[1].Payload, "replaces") {

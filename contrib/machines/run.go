@@ -117,7 +117,9 @@ func (w *world) one(sc Scenario, r *Release) cell {
 func (s *S) perform(f func(*S)) {
 	s.verdict = passed
 	s.goexit(func() { f(s) })
+	s.mu.Lock() // what runs in the background may write still
 	s.ended = s.text.Len()
+	s.mu.Unlock()
 	if s.verdict == failed {
 		s.goexit(s.postMortem)
 	}
@@ -153,6 +155,8 @@ func (s *S) goexit(f func()) {
 // told is the transcript with what was found out after the failure first: who
 // prints only the beginning of it keeps that.
 func (s *S) told() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	text := s.text.String()
 	return text[s.ended:] + "before that:\n" + text[:s.ended]
 }
