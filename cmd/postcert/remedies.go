@@ -272,7 +272,7 @@ var remedies = map[string]string{
 	"acme_state_damaged":   "restore {file} from a backup, or move the directory away: the certificate is then ordered again",
 	"state_remote":         "put state_dir on a file system of this host alone",
 	"acme_state_later":     "a later postcert wrote it; use that one",
-	"ca_unreachable":       "look at the network, the directory's URL and --acme-trust; the daemon and the renewal timer try again by themselves, else run it again",
+	"ca_unreachable":       "if it answered with an HTTP status of 500 or more, the trouble is the CA's: see its status page; else look at the network, the directory's URL and --acme-trust. The daemon and the renewal timer try again by themselves; without them, run it again",
 	"ca_rate_limited":      "nothing: it is tried again when the CA allows it",
 	"ca_paused":            "visit the page that the CA names; it is tried again every day",
 	"validation_failed":    "make the name lead to this host, for IPv4 and IPv6, or its DNS record appear; try it: postcert obtain --dry-run NAME",
